@@ -1,0 +1,78 @@
+"""From recipes and overrides to a validated configuration: the bridge to Hydra."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+from typing import cast
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from adaptive.core.errors import UserError
+from adaptive.core.run import TASKS, Experiment, TaskConfig
+from adaptive.core.run.messages import reworded
+
+# Modules that register the families' tasks; importing one must not import torch.
+FAMILIES = ("adaptive.llm_puzzle.config",)
+RECIPES = "pkg://adaptive.experiments"
+
+
+def register() -> None:
+    """Makes every task a choice of Hydra's group ``task``, whose settings are top-level keys."""
+    for family in FAMILIES:
+        importlib.import_module(family)
+    for name, task in TASKS.items():
+        ConfigStore.instance().store(
+            group="task", name=name, node=task.config(task=name), package="_global_"
+        )
+    OmegaConf.register_new_resolver("sweep_label", sweep_label, replace=True)
+
+
+def load(name: str, *overrides: str, config_dir: str | None = None) -> Experiment:
+    """See :func:`adaptive.load`."""
+    register()
+    paths = [] if config_dir is None else [f"hydra.searchpath=[{RECIPES},file://{config_dir}]"]
+    arguments = [f"+exp={name}", *overrides]
+    with reworded(arguments):
+        with initialize_config_module("adaptive.conf", version_base="1.3"):
+            composed = compose("config", [*arguments, *paths])
+        words = ", ".join(map(repr, (name, *overrides)))
+        return Experiment(validated(composed), f"adaptive.load({words})")
+
+
+def validated(composed: DictConfig) -> TaskConfig:
+    """The dataclass that a composed configuration describes.
+
+    Hydra lets ``+typo=1`` add a key even under a schema, so everything is merged once more into
+    the bare schema, which refuses it.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type, or one that the task refuses.
+    """
+    if composed.get("task") is None:
+        raise UserError(
+            f"recipe {composed.get('name')!r} chooses no task: its defaults need a line such as "
+            f"`- override /task: {next(iter(TASKS))}`"
+        )
+    schema = TASKS[composed.task].config
+    plain = OmegaConf.to_container(composed, resolve=True)
+    merged = OmegaConf.merge(OmegaConf.structured(schema), plain)
+    config = cast(TaskConfig, OmegaConf.to_object(merged))
+    config.validate()
+    return config
+
+
+def sweep_label(overrides: ListConfig) -> str:
+    """The name of a sweep job's directory: its overrides, the recipe aside.
+
+    The same job gets the same name each time, so that a sweep started again resumes. What a file
+    system or a shell may not like is replaced, and a hash keeps shortened names apart.
+    """
+    text = ",".join(sorted(str(o) for o in overrides if not str(o).startswith("+exp=")))
+    label = re.sub(r"[^\w.=,+-]", "_", text)
+    if label != text or len(label) > 120:
+        label = f"{label[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return label or "defaults"

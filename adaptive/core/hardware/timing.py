@@ -1,0 +1,118 @@
+"""Statistics of repeated timings, and the round-robin that makes them comparable.
+
+A busy or throttling machine drifts by several percent within seconds. Timing one candidate after
+the other turns that drift into differences between candidates; timing all of them in turns, in a
+new random order each round, spreads it over all alike.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Sampler = Callable[[], float]
+"""Runs its subject and returns the seconds of one call."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call.
+
+    Attributes:
+        median: median over the repeats, in seconds.
+        spread: half the interquartile range of the repeats, relative to the median.
+        repeats: number of repeats.
+    """
+
+    median: float
+    spread: float
+    repeats: int
+
+    @property
+    def error(self) -> float:
+        """Relative standard error of the median, were the repeats independent and normal.
+
+        The interquartile range of a normal law is 1.349 sigma and the median of n values has a
+        standard error of 1.2533 sigma / sqrt(n).
+        """
+        return 1.2533 * (2 * self.spread / 1.349) / self.repeats**0.5
+
+    @classmethod
+    def of(cls, samples: list[float]) -> Timing:
+        """Summary of ``samples`` in seconds."""
+        low, median, high = np.percentile(samples, (25, 50, 75))
+        spread = (high - low) / 2 / median if median > 0 else 0.0
+        return cls(float(median), float(spread), len(samples))
+
+
+class Timings(dict[str, Timing]):
+    """Timings by name, with the samples round by round.
+
+    Attributes:
+        samples: name to seconds, in round order; entry i of all names is of the same round.
+        unsettled: names whose error was still above the target when time ran out.
+    """
+
+    def __init__(self, samples: Mapping[str, list[float]], target_spread: float):
+        super().__init__({name: Timing.of(values) for name, values in samples.items()})
+        self.samples = samples
+        self.unsettled = [name for name, t in self.items() if t.error > target_spread]
+
+    def ratio(self, name: str, other: str) -> Timing:
+        """How many times as long ``name`` takes as ``other``: statistics of the rounds' ratios.
+
+        Within a round both ran within moments of each other, so drift cancels that would not
+        cancel in the ratio of the two medians.
+        """
+        pairs = zip(self.samples[name], self.samples[other], strict=True)
+        return Timing.of([a / b for a, b in pairs])
+
+
+def round_robin(
+    samplers: Mapping[str, Sampler],
+    *,
+    target_spread: float = 0.01,
+    max_seconds: float = 10.0,
+    min_rounds: int = 7,
+    max_rounds: int = 1000,
+    track: Callable[..., Any] | None = None,
+    desc: str = "measuring",
+    on_round: Callable[[Timings], None] | None = None,
+    now: Callable[[], float] = time.perf_counter,
+) -> Timings:
+    """Samples every subject once a round until all medians are known well enough.
+
+    Args:
+        samplers: name to a function that runs the subject and returns its seconds.
+        target_spread: stop once the relative error of every median is at most this.
+        max_seconds: start no further round after this time, though one round is always run.
+        min_rounds: rounds before the error is trusted.
+        max_rounds: rounds after which to stop in any case.
+        track: progress display ``track(iterable, total=..., desc=...)``.
+        desc: what the progress display calls the loop.
+        on_round: called with the timings so far after each round.
+        now: clock for ``max_seconds``.
+
+    Returns:
+        The timings; ``unsettled`` names those that did not reach ``target_spread``.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in samplers}
+    order, shuffle = list(samplers), random.Random(0).shuffle
+    timings = Timings({}, target_spread)
+    start = now()
+    rounds = range(max_rounds)
+    for done in track(rounds, total=max_rounds, desc=desc) if track else rounds:
+        shuffle(order)
+        for name in order:
+            samples[name].append(samplers[name]())
+        timings = Timings(samples, target_spread)
+        if on_round:
+            on_round(timings)
+        if done + 1 >= min_rounds and not timings.unsettled or now() - start >= max_seconds:
+            break
+    return timings

@@ -1,0 +1,150 @@
+"""The run directory: the files that a run leaves behind, and who may write them when."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adaptive.core.errors import UserError
+from adaptive.core.run.atomic import (
+    atomic_write_bytes,
+    atomic_write_json,
+    atomic_write_text,
+    sweep_temporaries,
+    to_plain,
+)
+from adaptive.core.run.environment import environment, peak_memory
+from adaptive.core.run.lock import locked
+from adaptive.core.run.metrics import MetricsLog
+from adaptive.core.run.task import TaskConfig
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths and writers of one run.
+
+    ``config.yaml`` and ``run.json`` are written at the start, ``status.json`` is kept current,
+    ``metrics.jsonl`` grows, ``summary.json`` and ``report.html`` exist once the run is done, and
+    ``artifacts/`` holds one directory a stage.
+
+    Attributes:
+        path: the directory; created with its parents.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def artifacts(self) -> Path:
+        """Parent of the stages' directories."""
+        return self.path / "artifacts"
+
+    @property
+    def metrics(self) -> MetricsLog:
+        """The log of steps."""
+        return MetricsLog(self.path / "metrics.jsonl")
+
+    @contextlib.contextmanager
+    def opened(self, config: TaskConfig, command: str) -> Iterator[None]:
+        """Holds the directory for a run of ``config``, and writes what is known at its start.
+
+        Raises:
+            UserError: another process is in the directory, or it holds another experiment.
+        """
+        with locked(self.path):
+            self._refuse_other_experiment(config)
+            sweep_temporaries(self.path)
+            plain = to_plain(config)
+            text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+            atomic_write_text(self.path / "config.yaml", text)
+            with self._recorded(config, command):
+                yield
+
+    def status(self, state: str, stage: str | None = None, error: str | None = None) -> None:
+        """Writes ``status.json``; ``state`` is ``running``, ``done`` or ``failed``."""
+        path = self.path / "status.json"
+        status = {"state": state, "stage": stage, "error": error}
+        try:
+            atomic_write_json(path, status)
+        except OSError as problem:
+            if problem.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.exists():
+                raise
+            # The disk is full and the status must still become "failed": the file has a block
+            # already, and a few bytes written over it need no new one.
+            with path.open("r+") as stream:
+                stream.write(json.dumps(status) + "\n")
+                stream.truncate()
+
+    def stage(self) -> str | None:
+        """The stage that ``status.json`` names."""
+        try:
+            return json.loads((self.path / "status.json").read_text())["stage"]
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def publish(self, summary: dict[str, Any], report: Path | None) -> None:
+        """Writes ``summary.json`` and copies the report to where tools look for it."""
+        if report is not None:
+            atomic_write_bytes(self.path / REPORT, report.read_bytes())
+        atomic_write_json(self.path / "summary.json", summary)
+
+    def unpublish(self) -> None:
+        """Removes the results of an earlier configuration before they become wrong."""
+        for name in ("summary.json", REPORT):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _refuse_other_experiment(self, config: TaskConfig) -> None:
+        path = self.path / "config.yaml"
+        if not path.exists():
+            return
+        found = yaml.safe_load(path.read_text())
+        if (found["name"], found["task"]) != (config.name, config.task):
+            raise UserError(
+                f"{self.path} holds a run of {found['name']!r} (task {found['task']}), not of "
+                f"{config.name!r} (task {config.task}): choose another hydra.run.dir"
+            )
+
+    @contextlib.contextmanager
+    def _recorded(self, config: TaskConfig, command: str) -> Iterator[None]:
+        """Keeps ``run.json``; a resumed run adds its time to that of the attempts before."""
+        path = self.path / "run.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        start = time.perf_counter()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        record: dict[str, Any] = {
+            "name": config.name,
+            "task": config.task,
+            "command": command,
+            "directory": os.fspath(self.path.resolve()),
+            "seed": config.seed,
+            "started": before.get("started", now),
+            "attempts": before.get("attempts", 0) + 1,
+            "wall_seconds": before.get("wall_seconds", 0.0),
+            "peak_memory": before.get("peak_memory", {}),
+        } | environment(config.device)
+        atomic_write_json(path, record)
+        try:
+            yield
+        finally:
+            record["wall_seconds"] += time.perf_counter() - start
+            peak = record["peak_memory"]
+            record["peak_memory"] = peak | {
+                kind: max(size, peak.get(kind, 0)) for kind, size in peak_memory().items()
+            }
+            with contextlib.suppress(OSError):  # what failed in the run matters more
+                atomic_write_json(path, record)

@@ -1,0 +1,136 @@
+"""Running stages: skip what is done, resume what was cut short, record what is found."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from adaptive.core.run.atomic import sweep_temporaries, sync, sync_directory, to_plain
+from adaptive.core.run.directory import REPORT, RunDir
+from adaptive.core.run.failure import failures_recorded
+from adaptive.core.run.manifest import Manifest, file_table, fingerprint
+from adaptive.core.run.progress import duration, say
+from adaptive.core.run.seed import seed_everything, stage_seed
+from adaptive.core.run.stage import Stage, StageContext
+
+
+def run_stages(
+    stages: Sequence[Stage], run: RunDir, *, seed: int = 0, device: str = "auto"
+) -> dict[str, Any]:
+    """Runs ``stages`` in order in ``run`` and returns the merged summary.
+
+    A stage is kept when its artefacts are there with the fingerprint that it would have now. One
+    that was cut short gets its unfinished directory back. When an earlier stage made something
+    else than last time, the stages that read it run again.
+
+    Args:
+        stages: unique names; each needs only earlier ones.
+        run: where to run.
+        seed: of the run.
+        device: see ``TaskConfig.device``.
+
+    Returns:
+        Flat dotted names to numbers or strings; also in ``summary.json``.
+
+    Raises:
+        UserError: by a stage, or because the disk is full.
+    """
+    _check_order(stages)
+    done: dict[str, Manifest] = {}
+    with failures_recorded(run):
+        run.status("running")
+        for stage in stages:
+            inputs = {need: done[need].result for need in stage.needs}
+            mark = fingerprint(stage.name, stage.depends_on, seed, inputs)
+            expected = Manifest(stage.name, mark, inputs)
+            kept = _kept(run.artifacts / stage.name, expected)
+            done[stage.name] = kept or _perform(stage, run, expected, seed, device)
+        return _publish(run, done)
+
+
+def _publish(run: RunDir, done: dict[str, Manifest]) -> dict[str, Any]:
+    """Merges the stages' summaries, later ones winning, and takes the last report."""
+    summary: dict[str, Any] = {}
+    report: Path | None = None
+    for name, manifest in done.items():
+        summary |= manifest.summary
+        if REPORT in manifest.files:
+            report = run.artifacts / name / REPORT
+    run.status("running")
+    run.publish(summary, report)
+    run.status("done")
+    return summary
+
+
+def _check_order(stages: Sequence[Stage]) -> None:
+    seen: set[str] = set()
+    for stage in stages:
+        assert stage.name not in seen, f"two stages are called {stage.name!r}"
+        assert seen.issuperset(stage.needs), f"{stage.name!r} needs a stage that is not before it"
+        seen.add(stage.name)
+
+
+def _kept(directory: Path, expected: Manifest) -> Manifest | None:
+    """The manifest of a finished stage that can stay, with a line that says why or why not."""
+    found = Manifest.read(directory)
+    if found is None:
+        return None
+    if found.fingerprint != expected.fingerprint:
+        say(f"[{expected.stage}] its configuration or its inputs have changed, runs again")
+        return None
+    damage = found.damage(directory)
+    if damage:
+        say(f"[{expected.stage}] {damage}, runs again")
+        return None
+    say(f"[{expected.stage}] done before, kept")
+    return found
+
+
+def _perform(stage: Stage, run: RunDir, expected: Manifest, seed: int, device: str) -> Manifest:
+    partial = run.artifacts / f".{stage.name}.partial"
+    begun = Manifest.read(partial)
+    resumed = begun is not None and begun.fingerprint == expected.fingerprint
+    if resumed:
+        sweep_temporaries(partial)
+        say(f"[{stage.name}] resumes")
+    else:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir()
+        say(f"[{stage.name}] starts")
+    run.unpublish()
+    run.status("running", stage.name)
+    run.metrics.start(stage.name, anew=not resumed)
+    expected.write(partial)
+
+    seed_of_stage = stage_seed(seed, stage.name)
+    seed_everything(seed_of_stage)
+    context = StageContext(
+        stage.name, partial, run, seed_of_stage, device, resumed=resumed, needs=stage.needs
+    )
+    start = time.perf_counter()
+    stage.run(context)
+    run.metrics.finish()
+
+    sweep_temporaries(partial)
+    manifest = replace(
+        expected,
+        done=True,
+        files=file_table(partial),
+        summary={key: to_plain(value) for key, value in context.results.items()},
+        seconds=time.perf_counter() - start,
+    )
+    manifest.write(partial)
+    sync(partial)
+    final = run.artifacts / stage.name
+    if final.exists():
+        shutil.rmtree(final)
+    os.rename(partial, final)
+    sync_directory(run.artifacts)
+    say(f"[{stage.name}] done in {duration(manifest.seconds)}")
+    return manifest

@@ -1,0 +1,44 @@
+"""One process at a time in a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from adaptive.core.errors import UserError
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Holds ``directory`` for this process.
+
+    The lock is the kernel's (``flock`` on ``.lock``), so it ends with its process however that
+    dies, SIGKILL included, and there are no stale locks to clean up. The file's text only says who
+    holds it.
+
+    Raises:
+        UserError: another process that is alive uses the directory.
+    """
+    file = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            raise UserError(
+                f"{directory} is in use by {owner}: wait for it, or choose another hydra.run.dir"
+            ) from None
+        except OSError as error:  # a file system without locks: go on, as there is no way to know
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        with contextlib.suppress(OSError):  # a full disk is reported by the run's own files
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(file)

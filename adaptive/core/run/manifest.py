@@ -1,0 +1,98 @@
+"""The manifest of a finished stage: what it was made from, what it made, what it found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adaptive._version import __version__
+from adaptive.core.run.atomic import TEMPORARY, atomic_write_json, to_plain
+
+MANIFEST = "manifest.json"
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of ``value`` written as canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint(stage: str, depends_on: Any, seed: int, inputs: Mapping[str, str]) -> str:
+    """Identifies what a stage's result depends on; equal fingerprints mean the work is done.
+
+    Args:
+        stage: name of the stage.
+        depends_on: the part of the configuration that matters to it.
+        seed: the run's seed.
+        inputs: name of each stage that it reads to the ``result`` of that stage's manifest.
+    """
+    return digest([__version__, stage, depends_on, seed, dict(inputs)])
+
+
+def file_table(directory: Path) -> dict[str, dict[str, Any]]:
+    """Relative path to ``{"bytes", "sha256"}`` of every file below ``directory``, sorted."""
+    table = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and path.name != MANIFEST and not path.name.startswith(TEMPORARY):
+            with path.open("rb") as stream:
+                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            relative = path.relative_to(directory).as_posix()
+            table[relative] = {"bytes": path.stat().st_size, "sha256": sha256}
+    return table
+
+
+@dataclass
+class Manifest:
+    """What ``manifest.json`` in a stage's directory holds.
+
+    Attributes:
+        stage: name of the stage.
+        fingerprint: see :func:`fingerprint`.
+        inputs: name of each stage read, to that stage's ``result``.
+        done: False while the stage runs.
+        files: see :func:`file_table`.
+        summary: flat dotted names to numbers or strings, the stage's part of ``summary.json``.
+        seconds: wall time of the attempt that finished it.
+    """
+
+    stage: str
+    fingerprint: str
+    inputs: dict[str, str]
+    done: bool = False
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def result(self) -> str:
+        """Identifies what the stage made: stages that read it run again when this changes."""
+        return digest([self.fingerprint, self.files])
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest | None:
+        """The manifest in ``directory``; None where there is none that can be read."""
+        try:
+            return cls(**json.loads((directory / MANIFEST).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, directory: Path) -> None:
+        """Writes ``manifest.json`` in one step."""
+        atomic_write_json(directory / MANIFEST, self)
+
+    def damage(self, directory: Path) -> str:
+        """Says which file is missing or has another size; empty when all are there.
+
+        Sizes, not hashes: resuming must not read a library of hundreds of gigabytes.
+        """
+        for name, entry in self.files.items():
+            path = directory / name
+            if not path.is_file():
+                return f"{path} is missing"
+            if path.stat().st_size != entry["bytes"]:
+                return f"{path} has changed"
+        return ""

@@ -1,0 +1,97 @@
+"""What a layer may be given: options for its attention, options for its feed-forward network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class AttentionOption:
+    """One attention sub-block.
+
+    Attributes:
+        kind: ``gqa``, ``linear`` or ``no_op``.
+        kv_heads: key-value heads of ``gqa``, else 0.
+        window: sliding window in tokens, or ``None`` for full causal attention.
+    """
+
+    kind: str
+    kv_heads: int = 0
+    window: int | None = None
+
+    @property
+    def label(self) -> str:
+        return f"kv{self.kv_heads}" if self.kind == "gqa" else self.kind
+
+    def to_config(self) -> dict[str, Any]:
+        """The entry of ``PuzzleModelConfig.blocks``."""
+        if self.kind != "gqa":
+            return {"kind": self.kind}
+        window = {"sliding_window": self.window} if self.window else {}
+        return {"kind": "gqa", "num_key_value_heads": self.kv_heads, **window}
+
+    @staticmethod
+    def from_config(entry: dict[str, Any]) -> AttentionOption:
+        return AttentionOption(
+            entry["kind"], entry.get("num_key_value_heads", 0), entry.get("sliding_window")
+        )
+
+
+@dataclass(frozen=True)
+class FFNOption:
+    """One feed-forward sub-block: ``mlp`` of some width, ``linear`` or ``no_op``."""
+
+    kind: str
+    width: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"ffn{self.width}" if self.kind == "mlp" else self.kind
+
+    def to_config(self) -> dict[str, Any]:
+        """The entry of ``PuzzleModelConfig.blocks``."""
+        if self.kind != "mlp":
+            return {"kind": self.kind}
+        return {"kind": "mlp", "intermediate_size": self.width}
+
+    @staticmethod
+    def from_config(entry: dict[str, Any]) -> FFNOption:
+        return FFNOption(entry["kind"], entry.get("intermediate_size", 0))
+
+
+@dataclass(frozen=True)
+class BlockOption:
+    """One whole layer: an attention option with a feed-forward option."""
+
+    attention: AttentionOption
+    ffn: FFNOption
+
+    @property
+    def label(self) -> str:
+        return f"{self.attention.label}+{self.ffn.label}"
+
+    def to_config(self) -> dict[str, dict[str, Any]]:
+        return {"attention": self.attention.to_config(), "ffn": self.ffn.to_config()}
+
+    @staticmethod
+    def from_config(entry: dict[str, dict[str, Any]]) -> BlockOption:
+        return BlockOption(
+            AttentionOption.from_config(entry["attention"]), FFNOption.from_config(entry["ffn"])
+        )
+
+
+NO_ATTENTION = AttentionOption("no_op")
+NO_FFN = FFNOption("no_op")
+
+
+def half(option: AttentionOption | FFNOption) -> BlockOption:
+    """The layer that holds this sub-block and nothing else."""
+    if isinstance(option, AttentionOption):
+        return BlockOption(option, NO_FFN)
+    return BlockOption(NO_ATTENTION, option)
+
+
+def side(option: AttentionOption | FFNOption) -> str:
+    """``"attention"`` or ``"ffn"``: which half of a layer the option fills."""
+    return "attention" if isinstance(option, AttentionOption) else "ffn"

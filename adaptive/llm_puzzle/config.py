@@ -1,0 +1,198 @@
+"""Configuration of Puzzle runs: plain dataclasses, free of PyTorch; YAML holds differences only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from adaptive.core.errors import UserError
+from adaptive.core.run import TASKS, TaskConfig
+# from adaptive.llm_puzzle.pretrain.config import TrainParentConfig
+
+__all__ = ["PuzzleConfig"]
+
+
+@dataclass
+class DataConfig:
+    """Text for calibration, training and validation."""
+
+    # "self" (sampled from the parent: no data set needed), a text file (.txt, .xz), a directory of
+    # them, or the name of a `datasets` data set
+    calibration: str = "self"
+    # the same kinds; null holds out part of the calibration documents
+    validation: str | None = None
+    # regular expression at which a new document starts; what it matches outside of a lookahead is
+    # dropped; null makes every file one document, cut into rows of `length` tokens
+    document_start: str | None = None
+    length: int = 256  # tokens in a row, BOS included; a longer document is cut off or cut up
+    tokens: int = 65_536  # calibration tokens read or sampled
+    validation_tokens: int = 16_384
+    temperature: float = 1.0  # of sampling from the parent
+    batch_size: int = 64  # rows sampled, or evaluated, at once
+
+
+@dataclass
+class SpaceConfig:
+    """The search space of every layer."""
+
+    kv_heads: list[int] | None = None  # null: the parent's halved and halved again, down to one
+    ffn_fractions: list[float] = field(default_factory=lambda: [0.87, 0.75, 0.5, 0.25, 0.2, 0.1])
+    ffn_widths: list[int] | None = None  # exact widths beside the fractions
+    ffn_multiple: int | None = None  # widths are rounded to it; null: chosen by the parent's width
+    attention_linear: bool = True
+    attention_no_op: bool = True
+    ffn_linear: bool = True
+    ffn_no_op: bool = True
+    layers: list[int] | None = None  # layers searched; null: all
+
+
+@dataclass
+class DistillConfig:
+    """Initialisation and blockwise local distillation of the library."""
+
+    init: str = "ridge"  # or "paper"
+    ridge: float = 1e-4  # regularisation, in units of the mean feature variance
+    tokens: int = 131_072  # trained on per variant; 0: initialisation only
+    batch_size: int = 16  # rows a step
+    learning_rate: float = 1e-3
+    warmup: float = 0.05  # of the steps
+    grad_clip: float = 1.0
+
+
+@dataclass
+class ScoreConfig:
+    """Replace-one-block scores."""
+
+    metric: str = "kl"  # or "lm_loss", "cosine"; all three are measured and kept
+    tokens: int = 8_192  # validation tokens that each replacement is scored on
+    # "block" scores every pair of options (the paper's); "subblock" scores attention and FFN
+    # options apart and adds the two, with fewer forward passes
+    granularity: str = "block"
+    batch_tokens: int = 16_384  # tokens in one pass through the shared suffix, variants together
+
+
+@dataclass
+class WorkloadConfig:
+    """What the child will have to do."""
+
+    batch: int = 8
+    prompt: int = 256
+    output: int = 0  # generated tokens a sequence
+
+
+@dataclass
+class CostConfig:
+    """Where latency comes from."""
+
+    # "measured" on this device, or "roofline": a lower bound, for planning where the device is not
+    model: str = "measured"
+    mode: str = "auto"  # eager, graph (CUDA graph replay); auto: graph on CUDA, eager elsewhere
+    # published device (H100-SXM, ...) for the roofline; null: the run's own
+    hardware: str | None = None
+    table: str | None = None  # CSV to read and extend; null: one per device and user
+    refresh: bool = False  # measure again what the table already holds
+    seconds: float = 60.0  # at most, for all measurements together
+
+
+@dataclass
+class BudgetConfig:
+    """Limits on the child; each a number, a quantity with its unit, or relative to the parent."""
+
+    latency: str | None = None  # of the workload: "30ms", "60%", "1.5x" (speed-up)
+    throughput: str | None = None  # tokens/s of the workload, or "1.5x"
+    memory: str | None = None  # weights and KV cache: "80GiB", "70%"
+    params: str | None = None  # "2.5M", "50%"
+    flops: str | None = None  # of the workload
+
+    def limits(self) -> dict[str, str]:
+        """The limits that are set."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass
+class SearchConfig:
+    """How the allocation is found."""
+
+    solver: str = "mip"
+    gap: float = 1e-4
+    time_limit: float = 60.0
+    batch_sizes: list[int] | None = None  # tried in turn, the best kept; null: workload.batch
+    frontier: list[float] = field(  # latency parts for the frontier of the report
+        default_factory=lambda: [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+    )
+
+
+@dataclass
+class GKDConfig:
+    """Global knowledge distillation of the child (and, on the same tokens, of every baseline)."""
+
+    tokens: int = 262_144
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    grad_clip: float = 1.0
+    cosine: float = 1.0  # weight of 1 - cos(hidden states), summed over layers
+    kl: float = 1.0
+    lm: float = 0.0  # the paper found that adding it hurts
+
+
+@dataclass
+class VerifyConfig:
+    """Measuring the child against the promise."""
+
+    seconds: float = 15.0
+    tighten: int = 2  # searches again, with costs scaled to what was measured, if a limit is missed
+
+
+@dataclass
+class PuzzleConfig(TaskConfig):
+    """Hardware-aware architecture search by blockwise distillation."""
+
+    parent: str = "zoo:llama-tiny"  # zoo:NAME, a Hugging Face directory or a hub name
+    dtype: str = "float32"
+    plan_only: bool = False  # price the space from the parent's configuration, load no weights
+    data: DataConfig = field(default_factory=DataConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    workload: WorkloadConfig = field(default_factory=WorkloadConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    gkd: GKDConfig = field(default_factory=GKDConfig)
+    baselines: list[str] = field(default_factory=lambda: ["uniform", "greedy", "random"])
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
+
+    def validate(self) -> None:
+        one_of("distill.init", self.distill.init, ("paper", "ridge"))
+        one_of("score.metric", self.score.metric, ("kl", "lm_loss", "cosine"))
+        one_of("score.granularity", self.score.granularity, ("block", "subblock"))
+        one_of("cost.model", self.cost.model, ("measured", "roofline"))
+        one_of("cost.mode", self.cost.mode, ("auto", "eager", "graph"))
+        one_of("dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        for name in self.baselines:
+            one_of("baselines", name, ("uniform", "greedy", "random"))
+        positive = {
+            "data.length": self.data.length,
+            "data.tokens": self.data.tokens,
+            "data.validation_tokens": self.data.validation_tokens,
+            "data.batch_size": self.data.batch_size,
+            "distill.batch_size": self.distill.batch_size,
+            "score.tokens": self.score.tokens,
+            "workload.batch": self.workload.batch,
+            "workload.prompt": self.workload.prompt,
+            "gkd.batch_size": self.gkd.batch_size,
+        }
+        for key, value in positive.items():
+            if value < 1:
+                raise UserError(f"{key}={value} must be at least 1")
+        if not self.budget.limits():
+            raise UserError("budget is empty: set at least one limit, such as budget.latency=1.5x")
+
+
+def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuses a value that is not among the allowed ones."""
+    if value not in allowed:
+        raise UserError(f"{key}={value!r} is unknown, choose one of {', '.join(allowed)}")
+
+
+TASKS.register("puzzle", config=PuzzleConfig, entry="adaptive.llm_puzzle.pipeline:stages")

@@ -1,0 +1,240 @@
+"""Calibration and validation text as rows of tokens.
+
+Rows are padded on the right. Attention is causal, so padding never reaches a real token and no
+attention mask is needed; losses leave padded positions out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerBase
+
+from adaptive.core.errors import UserError
+from adaptive.llm_puzzle.config import DataConfig
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
+from adaptive.llm_puzzle.pretrain.corpus import read_text
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Token rows.
+
+    Attributes:
+        ids_NT: int64 tokens, [rows, length], zeros after each row's end.
+        lengths_N: int64 tokens in each row.
+    """
+
+    ids_NT: torch.Tensor
+    lengths_N: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids_NT)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.lengths_N.sum())
+
+    def select(self, index: torch.Tensor) -> Rows:
+        """Some rows, cut to the longest of them."""
+        lengths = self.lengths_N[index]
+        return Rows(self.ids_NT[index, : int(lengths.max())], lengths)
+
+    def first(self, tokens: int) -> Rows:
+        """The first rows that hold at least ``tokens`` tokens together (or all there are)."""
+        count = int((self.lengths_N.cumsum(0) < tokens).sum()) + 1
+        return self.select(torch.arange(min(count, len(self))))
+
+    def to(self, device: torch.device) -> Rows:
+        return Rows(self.ids_NT.to(device), self.lengths_N.to(device))
+
+    @property
+    def mask_NT(self) -> torch.Tensor:
+        """True at real tokens."""
+        positions = torch.arange(self.ids_NT.shape[1], device=self.ids_NT.device)
+        return positions < self.lengths_N[:, None]
+
+    @property
+    def predicted_NT(self) -> torch.Tensor:
+        """True at tokens whose successor is real: where a next-token loss is defined."""
+        positions = torch.arange(self.ids_NT.shape[1], device=self.ids_NT.device)
+        return positions < self.lengths_N[:, None] - 1
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        """All rows once, those of like length together, so that little is padded."""
+        order = self.lengths_N.argsort(stable=True)
+        for chunk in order.split(size):
+            yield self.select(chunk)
+
+    def training_indices(self, size: int, steps: int, seed: int) -> Iterator[torch.Tensor]:
+        """``steps`` random batches of row indices, epoch after epoch, fixed by the seed alone."""
+        generator = torch.Generator().manual_seed(seed)
+        pool = torch.empty(0, dtype=torch.int64)
+        for _ in range(steps):
+            while len(pool) < min(size, len(self)):
+                pool = torch.cat([pool, torch.randperm(len(self), generator=generator)])
+            batch, pool = pool[:size], pool[size:]
+            yield batch
+
+    def save(self, path: Path) -> None:
+        save_file({"ids": self.ids_NT.int(), "lengths": self.lengths_N.int()}, path)
+
+    @staticmethod
+    def load(path: Path) -> Rows:
+        tensors = load_file(path)
+        return Rows(tensors["ids"].long(), tensors["lengths"].long())
+
+    @staticmethod
+    def pack(rows: Iterable[list[int]]) -> Rows:
+        """Pads lists of tokens to the longest."""
+        rows = list(rows)
+        ids_NT = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
+        for i, row in enumerate(rows):
+            ids_NT[i, : len(row)] = torch.tensor(row)
+        return Rows(ids_NT, torch.tensor([len(row) for row in rows]))
+
+
+def steps_for(tokens: int, rows: Rows, batch_size: int) -> int:
+    """Steps of ``batch_size`` rows that see about ``tokens`` tokens."""
+    return max(1, round(tokens / (rows.tokens / len(rows) * min(batch_size, len(rows)))))
+
+
+def read_rows(
+    source: str,
+    config: DataConfig,
+    tokens: int,
+    tokenizer: PreTrainedTokenizerBase | None,
+    key: str,
+) -> Rows:
+    """Rows from text, at least ``tokens`` tokens of it where there is so much.
+
+    Args:
+        source: a file, a directory or a ``datasets`` name.
+        config: says where documents start and how long a row is.
+        tokens: how many tokens to read.
+        tokenizer: of the parent.
+        key: the setting that names the source, for messages.
+
+    Raises:
+        UserError: no such text, empty, not UTF-8, or the parent has no tokenizer.
+    """
+    if tokenizer is None:
+        raise UserError(f"{key}={source}: the parent has no tokenizer.json to read text with")
+    rows: list[list[int]] = []
+    count = 0
+    for row in _token_rows(source, config, tokenizer, key):
+        rows.append(row)
+        count += len(row)
+        if count >= tokens:
+            break
+    if not rows:
+        raise UserError(f"{key}={source} holds no text")
+    return Rows.pack(rows)
+
+
+def _token_rows(
+    source: str, config: DataConfig, tokenizer: PreTrainedTokenizerBase, key: str
+) -> Iterator[list[int]]:
+    bos = tokenizer.bos_token_id
+    start = [] if bos is None else [bos]
+    room = config.length - len(start)
+    for document in documents(source, config, key):
+        ids = tokenizer.encode(document, add_special_tokens=False)
+        # Documents are cut off, undivided files are cut up.
+        cuts = range(0, len(ids), room) if config.document_start is None else (0,)
+        for cut in cuts:
+            if len(row := start + ids[cut : cut + room]) > 1:
+                yield row
+
+
+def documents(source: str, config: DataConfig, key: str) -> Iterator[str]:
+    """The documents of a text source, one after the other."""
+    path = Path(source).expanduser()
+    texts = [read_text(path)] if path.exists() else _hub_texts(source, key)
+    if config.document_start is None:
+        yield from (text for text in texts if text.strip())
+        return
+    try:
+        boundary = re.compile(config.document_start)
+    except re.error as error:
+        raise UserError(f"data.document_start is not a regular expression: {error}") from None
+    for text in texts:
+        for document in boundary.split(text):
+            if document and document.strip():
+                yield document.strip()
+
+
+def _hub_texts(name: str, key: str) -> Iterator[str]:
+    """The ``text`` column of a `datasets` data set, given as NAME or NAME:SUBSET."""
+    missing = f"{key}={name} is neither a file nor a directory"
+    if "." in Path(name).suffix or name.startswith(("/", "./", "../", "~")):
+        raise UserError(missing)
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise UserError(f"{missing}, and reading it as a data set needs `pip install datasets`") from None
+    repository, _, subset = name.partition(":")
+    try:
+        data = load_dataset(repository, subset or None, split="train", streaming=True)
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        raise UserError(
+            f"{missing} nor a data set to be had ({type(error).__name__}); check the name and the "
+            "network"
+        ) from error
+    return (record["text"] for record in data)
+
+
+@torch.inference_mode()
+def sample_rows(
+    model: PuzzleForCausalLM,
+    length: int,
+    tokens: int,
+    batch_size: int,
+    temperature: float = 1.0,
+    progress: Callable[[int], None] | None = None,
+) -> Rows:
+    """Rows sampled from a model itself, each from BOS on until EOS or ``length``.
+
+    No data set is needed, and what the parent would say is what a child has to say.
+
+    Args:
+        model: the parent; its random state is PyTorch's global one.
+        length: tokens in a row.
+        tokens: tokens in all, at least.
+        batch_size: rows sampled at once.
+        temperature: of sampling.
+        progress: told after every batch how many tokens there are.
+
+    Raises:
+        UserError: the parent's configuration names no BOS token to start from.
+    """
+    bos = model.config.bos_token_id
+    if bos is None:
+        raise UserError("data.calibration=self needs a parent with a bos_token_id; name a text file")
+    eos = model.config.eos_token_id
+    ends = torch.tensor([eos] if isinstance(eos, int) else eos or [], device=model.device)
+    start = torch.full((batch_size, 1), bos, device=model.device)
+    rows: list[list[int]] = []
+    count = 0
+    while count < tokens:
+        ids_NT = model.generate(
+            start,
+            max_new_tokens=length - 1,
+            do_sample=True,
+            temperature=temperature,
+            top_k=0,
+            pad_token_id=int(ends[0]) if len(ends) else 0,
+        )
+        ended = torch.isin(ids_NT[:, 1:], ends)
+        lengths = torch.where(ended.any(1), ended.int().argmax(1) + 2, ids_NT.shape[1])
+        rows += [row[:n] for row, n in zip(ids_NT.tolist(), lengths.tolist(), strict=True)]
+        count += int(lengths.sum())
+        if progress is not None:
+            progress(count)
+    return Rows.pack(rows)
+

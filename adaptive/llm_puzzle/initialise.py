@@ -1,0 +1,235 @@
+"""Starting weights of block variants, taken from the parent (Puzzle, section 3 and appendix).
+
+``paper``: FFN channels are kept by ``C_i = mean |h_i| * ||W_down[:, i]||``; the key and value
+projections of a group of KV heads are averaged; linear attention is ``W_O W_V`` (each token
+attends to itself) and a linear FFN is ``W_down W_up`` (the gate left out).
+
+``ridge``: the same choice of channels and heads, but the last matrix of the sub-block is the
+closed-form optimum of the sub-block's output error on the calibration tokens,
+``argmin_W ||F W - Y||^2 + lambda ||W||^2`` with F what enters that matrix and Y the parent's
+output. Every width shares one Gram matrix, since a narrower FFN's features are columns of the
+parent's.
+
+Shapes: M tokens, H hidden size, I FFN width, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
+from adaptive.llm_puzzle.walk import LayerActivations, Positions, build
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments of features and targets, all that ridge regression needs.
+
+    Attributes:
+        gram_FF: ``F^T F``, float64.
+        cross_FH: ``F^T Y``, float64.
+        mean_abs_F: mean magnitude of every feature.
+    """
+
+    gram_FF: torch.Tensor
+    cross_FH: torch.Tensor
+    mean_abs_F: torch.Tensor
+
+    @staticmethod
+    def of(pairs: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> Moments:
+        """Accumulates over batches of (features [M, F], targets [M, H])."""
+        gram = cross = total = None
+        count = 0
+        for f_MF, y_MH in pairs:
+            f_MF, y_MH = f_MF.float(), y_MH.float()
+            parts = (f_MF.T @ f_MF).double(), (f_MF.T @ y_MH).double(), f_MF.abs().sum(0).double()
+            if gram is None or cross is None or total is None:
+                gram, cross, total = parts
+            else:
+                gram, cross, total = gram + parts[0], cross + parts[1], total + parts[2]
+            count += len(f_MF)
+        assert gram is not None and cross is not None and total is not None
+        return Moments(gram, cross, total / count)
+
+    def solve(self, ridge: float, keep: torch.Tensor | None = None) -> torch.Tensor:
+        """The ridge solution as a weight of ``nn.Linear``, [H, F].
+
+        Args:
+            ridge: lambda in units of the mean feature variance.
+            keep: indices of the features to use; all when left out.
+        """
+        gram, cross = self.gram_FF, self.cross_FH
+        if keep is not None:
+            gram, cross = gram[keep][:, keep], cross[keep]
+        strength = ridge * gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
+        eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        return torch.linalg.solve(gram + strength * eye, cross).T
+
+
+class LayerInitialiser:
+    """Makes initial variants of one layer; what several variants need is computed once.
+
+    Args:
+        model: the parent.
+        activations: of the layer, on the calibration rows.
+        batch_size: rows at once.
+        ridge: see :meth:`Moments.solve`.
+    """
+
+    def __init__(
+        self,
+        model: PuzzleForCausalLM,
+        activations: LayerActivations,
+        batch_size: int,
+        ridge: float,
+    ):
+        self.model = model
+        self.at = activations
+        self.batch_size = batch_size
+        self.ridge = ridge
+        self.positions = Positions.of(model, activations.x_NTH)
+
+    @torch.no_grad()
+    def __call__(self, option: AttentionOption | FFNOption, how: str) -> PuzzleLayer:
+        """The variant with initial weights.
+
+        Args:
+            option: not a no-op.
+            how: ``"paper"`` or ``"ridge"``.
+        """
+        variant = build(self.model, option)
+        if isinstance(option, AttentionOption):
+            variant.input_layernorm.load_state_dict(self.at.layer.input_layernorm.state_dict())
+            make = self._linear_attention if option.kind == "linear" else self._fewer_kv_heads
+        else:
+            norm = self.at.layer.post_attention_layernorm
+            variant.post_attention_layernorm.load_state_dict(norm.state_dict())
+            make = self._linear_ffn if option.kind == "linear" else self._narrower_ffn
+        make(variant, how)
+        return variant
+
+    def _batches(self, states_NTH: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        masks = self.at.mask_NT.split(self.batch_size)
+        yield from zip(states_NTH.split(self.batch_size), masks, strict=True)
+
+    # --- feed-forward ---
+
+    @cached_property
+    def _channel_moments(self) -> Moments:
+        """Of the parent's hidden channels against its output, [I, I] and [I, H]."""
+        mlp = self.at.layer.mlp
+
+        def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for mid_BTH, mask_BT in self._batches(self.at.mid_NTH):
+                h_MI = mlp.channels(self.at.layer.post_attention_layernorm(mid_BTH[mask_BT]))
+                yield h_MI, nn.functional.linear(h_MI, mlp.down_proj.weight)
+
+        return Moments.of(pairs())
+
+    @cached_property
+    def _ffn_input_moments(self) -> Moments:
+        def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for mid_BTH, mask_BT in self._batches(self.at.mid_NTH):
+                n_MH = self.at.layer.post_attention_layernorm(mid_BTH[mask_BT])
+                yield n_MH, self.at.layer.mlp(n_MH)
+
+        return Moments.of(pairs())
+
+    def channel_contribution(self) -> torch.Tensor:
+        """``C_i`` of every FFN channel, [I]."""
+        weight_HI = self.at.layer.mlp.down_proj.weight
+        return self._channel_moments.mean_abs_F * weight_HI.double().norm(dim=0)
+
+    def _narrower_ffn(self, variant: PuzzleLayer, how: str) -> None:
+        mlp, parent = variant.mlp, self.at.layer.mlp
+        width = mlp.up_proj.out_features
+        keep = self.channel_contribution().topk(width).indices.sort().values
+        for name in ("gate_proj", "up_proj"):
+            theirs, ours = getattr(parent, name), getattr(mlp, name)
+            ours.weight.copy_(theirs.weight[keep])
+            if ours.bias is not None:
+                ours.bias.copy_(theirs.bias[keep])
+        if how == "ridge":
+            mlp.down_proj.weight.copy_(self._channel_moments.solve(self.ridge, keep))
+        else:
+            mlp.down_proj.weight.copy_(parent.down_proj.weight[:, keep])
+        if mlp.down_proj.bias is not None:
+            mlp.down_proj.bias.copy_(parent.down_proj.bias)
+
+    def _linear_ffn(self, variant: PuzzleLayer, how: str) -> None:
+        parent = self.at.layer.mlp
+        if how == "ridge":
+            weight = self._ffn_input_moments.solve(self.ridge)
+        else:
+            weight = parent.down_proj.weight @ parent.up_proj.weight
+        variant.mlp.linear_mlp.weight.copy_(weight)
+
+    # --- attention ---
+
+    @cached_property
+    def _attention_output_NTH(self) -> torch.Tensor:
+        """What the parent's attention adds to the residual stream."""
+        return self.at.mid_NTH - self.at.x_NTH
+
+    @cached_property
+    def _attention_input_moments(self) -> Moments:
+        def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            outputs = self._attention_output_NTH.split(self.batch_size)
+            for (x_BTH, mask_BT), y_BTH in zip(
+                self._batches(self.at.x_NTH), outputs, strict=True
+            ):
+                yield self.at.layer.input_layernorm(x_BTH[mask_BT]), y_BTH[mask_BT]
+
+        return Moments.of(pairs())
+
+    def _linear_attention(self, variant: PuzzleLayer, how: str) -> None:
+        parent = self.at.layer.self_attn
+        if how == "ridge":
+            weight = self._attention_input_moments.solve(self.ridge)
+        else:
+            value_KDH = parent.v_proj.weight.unflatten(0, (-1, parent.head_dim))
+            value_NDH = value_KDH.repeat_interleave(parent.num_key_value_groups, dim=0)
+            weight = parent.o_proj.weight @ value_NDH.flatten(0, 1)
+        variant.self_attn.linear_attn.weight.copy_(weight)
+
+    def _fewer_kv_heads(self, variant: PuzzleLayer, how: str) -> None:
+        attention, parent = variant.self_attn, self.at.layer.self_attn
+        attention.load_state_dict(
+            {
+                name: mean_pool_heads(weight, ours.shape[0], parent.head_dim)
+                if name.startswith(("k_proj", "v_proj"))
+                else weight
+                for (name, weight), ours in zip(
+                    parent.state_dict().items(), attention.state_dict().values(), strict=True
+                )
+            }
+        )
+        if how == "ridge":
+            moments = Moments.of(self._pooled_pairs(variant))
+            attention.o_proj.weight.copy_(moments.solve(self.ridge))
+
+    def _pooled_pairs(self, variant: PuzzleLayer) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        bias = variant.self_attn.o_proj.bias
+        outputs = self._attention_output_NTH.split(self.batch_size)
+        for (x_BTH, mask_BT), y_BTH in zip(self._batches(self.at.x_NTH), outputs, strict=True):
+            heads_BTF = self.positions.heads(variant, x_BTH)
+            y_MH = y_BTH[mask_BT]
+            yield heads_BTF[mask_BT], y_MH if bias is None else y_MH - bias
+
+
+def mean_pool_heads(weight: torch.Tensor, rows: int, head_dim: int) -> torch.Tensor:
+    """Averages the heads of each group of a key or value projection (weight or bias).
+
+    Args:
+        weight: [heads * head_dim, ...].
+        rows: of the result, a multiple of ``head_dim`` that divides those of ``weight``.
+        head_dim: D.
+    """
+    grouped = weight.unflatten(0, (rows // head_dim, -1, head_dim))
+    return grouped.mean(dim=1).flatten(0, 1)

@@ -1,0 +1,126 @@
+"""The block library on disk: one safetensors file a variant, complete or absent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from adaptive.core.errors import UserError
+from adaptive.core.run import atomic_path
+from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption, side
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
+from adaptive.llm_puzzle.space import LayerSpace
+from adaptive.llm_puzzle.walk import build
+
+
+@dataclass(frozen=True)
+class VariantRecord:
+    """How well a variant imitates the parent's block.
+
+    Losses are ``MSE(parent's output, variant's output) / MSE(parent's output, 0)`` of the whole
+    block on calibration rows that were not trained on.
+
+    Attributes:
+        layer: index.
+        side: ``attention`` or ``ffn``.
+        option: label.
+        params: parameters of the sub-block.
+        loss_paper: with the paper's initial weights.
+        loss_ridge: with the closed-form ones.
+        loss_start: with the ones that training started from.
+        loss: of what the library holds.
+        tokens: trained on.
+    """
+
+    layer: int
+    side: str
+    option: str
+    params: int
+    loss_paper: float
+    loss_ridge: float
+    loss_start: float
+    loss: float
+    tokens: int
+
+
+class Library:
+    """A directory of variants, ``layer_007/ffn-ffn512.safetensors`` and so on.
+
+    Args:
+        directory: of the library; made when the first variant is saved.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+
+    def path(self, layer: int, option: AttentionOption | FFNOption) -> Path:
+        return self.directory / f"layer_{layer:03d}" / f"{side(option)}-{option.label}.safetensors"
+
+    def save(self, option: AttentionOption | FFNOption, module: PuzzleLayer, record: VariantRecord):
+        """Writes a variant; a kill leaves the whole file or none."""
+        path = self.path(record.layer, option)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {name: weight.contiguous() for name, weight in module.state_dict().items()}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata={"record": json.dumps(asdict(record))})
+
+    def record(self, layer: int, option: AttentionOption | FFNOption) -> VariantRecord | None:
+        """What is known of a variant, ``None`` where the library does not hold it."""
+        path = self.path(layer, option)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as handle:
+                return VariantRecord(**json.loads(handle.metadata()["record"]))
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise UserError(f"library: {path} is damaged ({error}); delete it and run again") from None
+
+    def state(self, layer: int, option: AttentionOption | FFNOption) -> dict[str, torch.Tensor]:
+        """The weights of a variant, named as in its layer."""
+        path = self.path(layer, option)
+        if not path.is_file():
+            raise UserError(f"library: {path} is missing; run the library stage again")
+        with safe_open(path, framework="pt") as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+
+    def load(
+        self, model: PuzzleForCausalLM, layer: int, option: AttentionOption | FFNOption
+    ) -> PuzzleLayer:
+        """A frozen layer that holds the option alone.
+
+        The parent's own sub-blocks come from the parent, no-ops from nowhere, the others from
+        disk.
+        """
+        variant = build(model, option)
+        if option.kind != "no_op":
+            variant.load_state_dict(self._source(model, layer, option))
+        return variant.eval().requires_grad_(False)
+
+    def _source(
+        self, model: PuzzleForCausalLM, layer: int, option: AttentionOption | FFNOption
+    ) -> dict[str, torch.Tensor]:
+        if option.to_config() == model.config.blocks[layer][side(option)]:
+            names = HALVES[side(option)]
+            own = model.model.layers[layer].state_dict()
+            return {name: weight for name, weight in own.items() if name.startswith(names)}
+        return self.state(layer, option)
+
+    def records(self, space: Sequence[LayerSpace]) -> Iterator[VariantRecord]:
+        """Of every variant of the space that the library holds."""
+        for layer, options in enumerate(space):
+            for option in options.variants:
+                if (record := self.record(layer, option)) is not None:
+                    yield record
+
+
+# The parameters of either half of a layer, by the beginning of their names.
+HALVES = {
+    "attention": ("input_layernorm.", "self_attn."),
+    "ffn": ("post_attention_layernorm.", "mlp."),
+}

@@ -1,0 +1,184 @@
+"""Loading a parent: a zoo name, a Hugging Face directory or a hub name; safetensors only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from adaptive.core.errors import UserError
+from adaptive.llm_puzzle.adapters import translate
+from adaptive.llm_puzzle.blocks import BlockOption
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A parent model, frozen and in evaluation mode.
+
+    Attributes:
+        model: the parent, every layer with its own sub-blocks.
+        tokenizer: of the parent, or ``None`` where the directory has none.
+        directory: where it was loaded from.
+    """
+
+    model: PuzzleForCausalLM
+    tokenizer: PreTrainedTokenizerBase | None
+    directory: Path
+
+    @property
+    def blocks(self) -> list[BlockOption]:
+        return [BlockOption.from_config(entry) for entry in self.model.config.blocks]
+
+
+def parent_directory(name: str) -> Path:
+    """The directory of a parent; a hub name is downloaded (or found in the hub's cache).
+
+    Raises:
+        UserError: nothing is there.
+    """
+    if name.startswith("zoo:"):
+        from adaptive import zoo
+
+        return zoo.path(name.removeprefix("zoo:"))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise UserError(f"parent={name}: there is no such directory")
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"])
+        )
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        raise UserError(
+            f"parent={name} is neither a directory nor to be had from the Hugging Face hub "
+            f"({type(error).__name__}); check the name, the network and your hub login"
+        ) from error
+
+
+def parent_config(directory: Path) -> PuzzleModelConfig:
+    """Reads and translates ``config.json`` alone.
+
+    Raises:
+        UserError: the file is missing, is not JSON or describes an unknown architecture.
+    """
+    if not (directory / "config.json").is_file():
+        raise UserError(f"parent: {directory} has no config.json, so it is no model directory")
+    try:
+        raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"parent: {directory / 'config.json'} is not valid JSON: {error}") from None
+    if raw.get("model_type") == PuzzleModelConfig.model_type:
+        return PuzzleModelConfig(**raw)
+    try:
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"parent: transformers cannot read {directory / 'config.json'}: {reason}"
+        ) from None
+    return translate(config)
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a model directory.
+
+    Raises:
+        UserError: there are none, or the index names one that is missing.
+    """
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = [directory / name for name in names]
+    else:
+        files = [directory / "model.safetensors"]
+    for file in files:
+        if not file.is_file():
+            raise UserError(
+                f"parent: {directory} lacks {file.name}; put the model's safetensors weights there"
+            )
+    return files
+
+
+def read_weights(files: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields (name, tensor) of every tensor in the files.
+
+    Raises:
+        UserError: a file is truncated or corrupt.
+    """
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as handle:
+                for name in handle.keys():  # noqa: SIM118 - not a mapping
+                    yield name, handle.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"parent: {file} is not a readable safetensors file ({error}); copy or download "
+                "it again"
+            ) from None
+
+
+def load_parent(name: str, device: torch.device, dtype: torch.dtype) -> Parent:
+    """Loads a parent in evaluation mode with gradients off.
+
+    Raises:
+        UserError: nothing there, weights missing, corrupt or of other shapes, or an architecture
+            without an adapter.
+    """
+    directory = parent_directory(name)
+    config = parent_config(directory)
+    files = weight_files(directory)
+    with torch.device("meta"):
+        model = PuzzleForCausalLM(config)
+    model.to_empty(device=device)
+    _materialise_buffers(model, device)
+    model.to(dtype)
+    _fill(model, files)
+    model.eval().requires_grad_(False)
+    return Parent(model, _tokenizer(directory), directory)
+
+
+def _materialise_buffers(model: PuzzleForCausalLM, device: torch.device) -> None:
+    """Rotary frequencies are computed, not loaded; moving from meta leaves them undefined."""
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config).to(device)
+    model.tie_weights()
+
+
+@torch.no_grad()
+def _fill(model: PuzzleForCausalLM, files: list[Path]) -> None:
+    wanted = dict(model.named_parameters(remove_duplicate=False))
+    tied = model.config.tie_word_embeddings
+    missing = set(wanted) - ({"lm_head.weight"} if tied else set())
+    for name, tensor in read_weights(files):
+        if name not in wanted:
+            continue  # buffers that older checkpoints carry
+        if wanted[name].shape != tensor.shape:
+            raise UserError(
+                f"parent: {name} has shape {list(tensor.shape)}, but config.json asks for "
+                f"{list(wanted[name].shape)}"
+            )
+        wanted[name].copy_(tensor)
+        missing.discard(name)
+    if missing:
+        raise UserError(
+            f"parent: the safetensors files lack {len(missing)} weights, {min(missing)} among "
+            "them; the checkpoint is incomplete"
+        )
+
+
+def _tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
+    if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        return None
+    return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)

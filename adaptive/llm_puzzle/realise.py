@@ -1,0 +1,49 @@
+"""Putting a child together from the parent and the library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from adaptive.llm_puzzle.blocks import BlockOption
+from adaptive.llm_puzzle.library import HALVES, Library
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
+
+
+def child_config(parent: PuzzleModelConfig, blocks: Sequence[BlockOption]) -> PuzzleModelConfig:
+    """The parent's configuration with other blocks."""
+    values = parent.to_dict() | {"blocks": [block.to_config() for block in blocks]}
+    return PuzzleModelConfig(**values)
+
+
+@torch.no_grad()
+def realise(
+    parent: PuzzleForCausalLM, blocks: Sequence[BlockOption], library: Library
+) -> PuzzleForCausalLM:
+    """A child model with its own copy of all weights.
+
+    Args:
+        parent: gives the embedding, the head, the final norm and every sub-block that is kept.
+        blocks: one a layer.
+        library: gives the other sub-blocks.
+    """
+    child = PuzzleForCausalLM(child_config(parent.config, blocks))
+    child = child.to(device=parent.device, dtype=parent.dtype)
+    state = {
+        name: weight
+        for name, weight in parent.state_dict().items()
+        if not name.startswith("model.layers.")
+    }
+    for i, block in enumerate(blocks):
+        own = parent.model.layers[i].state_dict()
+        for half, option in (("attention", block.attention), ("ffn", block.ffn)):
+            if option.kind == "no_op":
+                continue
+            if option.to_config() == parent.config.blocks[i][half]:
+                part = {n: w for n, w in own.items() if n.startswith(HALVES[half])}
+            else:
+                part = library.state(i, option)
+            state |= {f"model.layers.{i}.{name}": weight for name, weight in part.items()}
+    child.load_state_dict(state)
+    return child.eval().requires_grad_(False)

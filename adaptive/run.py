@@ -1,0 +1,41 @@
+"""The command line: ``python -m adaptive.run +exp=NAME key=value``, or ``adaptive``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from adaptive.config import register, validated
+from adaptive.core.run import Experiment
+from adaptive.core.run.commandline import job, told
+
+
+@hydra.main(version_base="1.3", config_path="pkg://adaptive.conf", config_name="config")
+def app(composed: DictConfig) -> None:
+    """Runs one experiment in the directory that Hydra chose."""
+    settings = HydraConfig.get()
+    arguments = sys.argv[1:]
+    directory = Path(os.path.relpath(settings.runtime.output_dir))
+    command = f"python -m adaptive.run {shlex.join(arguments)}"
+    with job(directory, command, arguments, sweep=settings.mode == RunMode.MULTIRUN):
+        Experiment(validated(composed), command).run(directory)
+
+
+def main() -> None:
+    """Entry point of the console script ``adaptive``."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
+    with told(sys.argv[1:]):
+        register()
+        app()
+
+
+if __name__ == "__main__":
+    main()
