@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
+import sys
 from typing import cast
 
 from hydra import compose, initialize_config_module
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, Experiment, TaskConfig
 from adaptive.core.run.messages import reworded
+from adaptive.core.run.recipes import recipe_list
 
 # Modules that register the families' tasks; importing one must not import torch.
 FAMILIES = ("adaptive.llm_puzzle.config",)
@@ -29,6 +31,7 @@ def register() -> None:
             group="task", name=name, node=task.config(task=name), package="_global_"
         )
     OmegaConf.register_new_resolver("sweep_label", sweep_label, replace=True)
+    OmegaConf.register_new_resolver("recipe_list", _help, replace=True)
 
 
 def load(name: str, *overrides: str, config_dir: str | None = None) -> Experiment:
@@ -76,3 +79,7 @@ def sweep_label(overrides: ListConfig) -> str:
     if label != text or len(label) > 120:
         label = f"{label[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return label or "defaults"
+
+
+def _help() -> str:
+    return recipe_list(sys.argv[1:]).replace("$", "$$")  # Hydra substitutes names after a dollar

@@ -5,8 +5,9 @@ functions on tokens prepared elsewhere, for a rented GPU without Hydra, OR-tools
 
     python experiments/train_llama_tiny.py --tokens DIR --work DIR --out DIR --seconds 480
 
-``--out`` receives the checkpoint (after every validation, so an early end still leaves one),
-and ``metrics.json``; ``--work`` the resumable checkpoint. The same command again continues.
+``--try "schedule.steps=3000 schedule.dropout=0.1"``, repeated, trains with several settings and
+keeps the parent with the lowest mean validation loss. ``--out`` receives it, with ``metrics.json``;
+``--work`` holds resumable checkpoints, so that the same command again continues.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 import time
 from pathlib import Path
+from typing import Any
+
+LEAST = 60.0  # seconds that a further try must have left
 
 
 def main() -> None:
@@ -26,54 +31,64 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--commit", default="unknown")
     parser.add_argument("--seed", type=int, default=0)
-    known, rest = parser.parse_known_args()
+    parser.add_argument("--try", dest="tries", action="append", default=[])
+    known, common = parser.parse_known_args()
     began = time.monotonic()
+    results: list[dict[str, Any]] = []
+    for number, settings in enumerate(known.tries or [""]):
+        left = known.seconds - (time.monotonic() - began)
+        if known.seconds and results and left < LEAST:
+            print(f"no time left for {settings!r}", flush=True)
+            break
+        work = known.work / f"try{number}"
+        result = attempt([*common, *settings.split()], known, work, left, began)
+        results.append(result)
+        kept = min(results, key=mean_loss)
+        if kept is result:
+            shutil.copytree(work / "export", known.out, dirs_exist_ok=True)
+        tries = [{key: r[key] for key in ("schedule", "valid")} for r in results]
+        text = json.dumps({**kept, "tries": tries}, indent=1)
+        (known.out / "metrics.json").write_text(text + "\n")
+    print("tokens seen by the one kept:", min(results, key=mean_loss)["tokens_seen"])
 
+
+def attempt(
+    settings: list[str], known: argparse.Namespace, work: Path, left: float, began: float
+) -> dict[str, Any]:
+    """Trains once; returns the record of the result, whose checkpoint is in ``work/export``."""
     import torch
     import transformers
 
     from adaptive.llm_puzzle.pretrain.export import device_name, export_parent, now
-    from adaptive.llm_puzzle.pretrain.model import save_parent
     from adaptive.llm_puzzle.pretrain.settings import ParentShape, Schedule
     from adaptive.llm_puzzle.pretrain.train import Trainer
 
-    transformers.utils.logging.disable_progress_bar()
     shape, schedule = ParentShape(), Schedule()
-    for argument in rest:  # shape.layers=2 schedule.batch=8
-        name, _, value = argument.partition("=")
+    for setting in settings:  # shape.layers=2 schedule.batch=8
+        name, _, value = setting.partition("=")
         group, _, field = name.partition(".")
         target = {"shape": shape, "schedule": schedule}[group]
         setattr(target, field, type(getattr(target, field))(value))
+    if known.seconds:  # the export (rounding, samples) is part of the budget
+        schedule.seconds = max(1.0, left - 15)
     shape.validate()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    # What importing took and what the export will take (rounding, samples) is part of the budget.
-    schedule.seconds = max(0.0, known.seconds - (time.monotonic() - began) - 15)
     schedule.validate()
-    known.work.mkdir(parents=True, exist_ok=True)
-    history: list[dict[str, float]] = []
+    work.mkdir(parents=True, exist_ok=True)
+    history: list[dict[str, Any]] = []
 
-    def log(**record: float) -> None:
+    def log(**record: Any) -> None:
         words = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items())
         print(f"[{time.monotonic() - began:6.1f} s]", "  ".join(words), flush=True)
         history.append(record)
 
-    def on_validation(trainer: Trainer) -> None:
-        save_parent(trainer.model, known.tokens, known.out, "float16")
-
-    trainer = Trainer(
-        known.tokens,
-        known.work,
-        shape,
-        schedule,
-        device=device,
-        seed=known.seed,
-        log=log,
-        on_validation=on_validation,
-    )
+    print(f"[{time.monotonic() - began:6.1f} s]", *settings, flush=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trainer = Trainer(known.tokens, work, shape, schedule, device=device, seed=known.seed, log=log)
     trainer.run()
     trained = time.monotonic()
-    result = export_parent(trainer.model, trainer.validation, known.tokens, known.out)
-    result |= {
+    found = export_parent(trainer.model, trainer.validation, known.tokens, work / "export")
+    print(f"[{time.monotonic() - began:6.1f} s]", json.dumps(found["valid"]), flush=True)
+    return found | {
         "name": "llama-tiny",
         "tokens_seen": trainer.tokens_seen,
         "steps": trainer.step,
@@ -88,8 +103,11 @@ def main() -> None:
         "corpus": json.loads((known.tokens / "tokens.json").read_text()),
         "history": history,
     }
-    (known.out / "metrics.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({k: result[k] for k in ("dtype", "bytes", "valid", "rounding", "samples")}))
+
+
+def mean_loss(result: dict[str, Any]) -> float:
+    """Mean validation loss over the sets, in nats a token."""
+    return sum(values["loss"] for values in result["valid"].values()) / len(result["valid"])
 
 
 if __name__ == "__main__":

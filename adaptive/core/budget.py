@@ -25,7 +25,9 @@ class Cost(dict[str, float]):
     """
 
     def __add__(self, other: Mapping[str, float]) -> Cost:
-        return Cost({name: self.get(name, 0.0) + other.get(name, 0.0) for name in {**self, **other}})
+        return Cost(
+            {name: self.get(name, 0.0) + other.get(name, 0.0) for name in {**self, **other}}
+        )
 
     def __str__(self) -> str:
         return ", ".join(
@@ -93,7 +95,7 @@ class Budget:
 
     def __init__(self, limits: Mapping[str, Any] | None = None):
         self.limits: dict[str, Any] = {
-            str(name): dict(value) if isinstance(value, Mapping) else value
+            name: dict(value) if isinstance(value, Mapping) else value
             for name, value in (limits or {}).items()
             if value is not None
         }
@@ -210,8 +212,8 @@ def _absolute(bound: _Bound, problem: ChoiceProblem) -> Limit:
         if rate:
             if problem.workload is None:
                 raise UserError(
-                    f"{bound.setting} needs a workload (batch, prompt, output) to become a latency; "
-                    "give the problem one, or write a speed-up such as 1.5x"
+                    f"{bound.setting} needs a workload (batch, prompt, output) to become a "
+                    "latency; give the problem one, or write a speed-up such as 1.5x"
                 )
             value = problem.workload.tokens / bound.number
     else:

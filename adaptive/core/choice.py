@@ -76,7 +76,7 @@ class ChoiceProblem:
                 raise UserError(f"fixed.{name} has no costs beside it, give cost[{name!r}] too")
             if not math.isfinite(value):
                 raise UserError(f"fixed.{name}={value} is not finite")
-        self.reference: Int[np.ndarray, "G"] = (
+        self.reference: Int[np.ndarray, " G"] = (
             np.zeros(G, dtype=np.int64) if reference is None else self.check_choice(reference)
         )
         self.workload = workload
@@ -110,12 +110,14 @@ class ChoiceProblem:
         """K, the options of the largest group."""
         return self.loss.shape[1]
 
-    def check_choice(self, choice: Any) -> Int[np.ndarray, "G"]:
+    def check_choice(self, choice: Any) -> Int[np.ndarray, " G"]:
         """``choice`` (an array of option indices or an :class:`Allocation`) as an int array [G]."""
         raw = np.asarray(choice.choice if isinstance(choice, Allocation) else choice)
         lengths = np.array([len(labels) for labels in self.options])
         if raw.shape != lengths.shape:
-            raise UserError(f"a choice needs {self.num_groups} option indices, got shape {raw.shape}")
+            raise UserError(
+                f"a choice needs {self.num_groups} option indices, got shape {raw.shape}"
+            )
         choice_G = raw.astype(np.int64)
         if (choice_G != raw).any() or (choice_G < 0).any() or (choice_G >= lengths).any():
             raise UserError("a choice holds an index that is not an option of its group")
@@ -185,19 +187,19 @@ class Allocation:
         bound: no choice within the budget has a smaller loss than this.
         gap: ``(loss - bound) / |loss|``; the denominator is never smaller than 1e-9 of the
             largest losses' sum, so that losses of both signs that cancel do not make it explode.
-        price: shadow price of each limited resource: the loss saved per unit by which its limit is
-            relaxed (raised if an upper, lowered if a lower limit), >= 0, and 0 where the limit does
-            not bind. These are the dual values of the linear relaxation (the optimal Lagrange
-            multipliers): exact for small changes of a fractional allocation, a trend for whole ones.
-        status: "optimal" (the gap asked for is reached), "time_limit", or "heuristic" (a solver that
-            promises no gap has not reached it; the bound is true all the same).
+        price: shadow price of each limited resource: the loss saved per unit by which its limit
+            is relaxed (raised if an upper, lowered if a lower limit), >= 0, and 0 where the limit
+            does not bind. These are the dual values of the linear relaxation (the optimal Lagrange
+            multipliers): exact for a fractional allocation and small changes, else a trend.
+        status: "optimal" (the gap asked for is reached), "time_limit", or "heuristic" (a solver
+            that promises no gap has not reached it; the bound is true all the same).
         seconds: wall time of the search.
         solver: the solver's name.
         groups: names of the groups, [G].
         labels_G: labels of the options taken, [G].
     """
 
-    choice: Int[np.ndarray, "G"]
+    choice: Int[np.ndarray, " G"]
     loss: float
     cost: Cost
     bound: float

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from adaptive.core.budget import Budget
 from adaptive.core.choice import Allocation, ChoiceProblem
 from adaptive.core.errors import InfeasibleError
+from adaptive.core.resource import RESOURCES
 from adaptive.core.solvers.program import Start
 from adaptive.core.solvers.search import Search
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class FrontierPoint(NamedTuple):
@@ -44,7 +48,8 @@ class Frontier(Sequence[FrontierPoint]):
     def table(self) -> list[dict[str, Any]]:
         """One row a point: budget, loss, bound, gap, costs, ``price.<resource>``, status, seconds.
 
-        Rows of infeasible budgets have status "infeasible" and the reason; missing entries are None.
+        Rows of infeasible budgets have status "infeasible" and the reason. Missing entries are
+        None.
         """
         rows = [self._row(point) for point in self.points]
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -59,6 +64,13 @@ class Frontier(Sequence[FrontierPoint]):
         row |= {"loss": a.loss, "bound": a.bound, "gap": a.gap, **a.cost}
         row |= {f"price.{name}": price for name, price in a.price.items()}
         return row | {"status": a.status, "seconds": a.seconds}
+
+    def plot(self, resource: str) -> Figure:
+        """Loss against one resource, in that resource's unit; see ``core.report.plots``."""
+        from adaptive.core.report.plots import frontier_plot
+
+        points = [(a.cost[resource], a.loss) for _, a, _ in self.points if a is not None]
+        return frontier_plot(points, x=f"{resource} ({RESOURCES[resource].unit})", y="loss")
 
     def to_json(self) -> list[dict[str, Any]]:
         """A plain JSON list."""
@@ -96,9 +108,9 @@ def frontier(
 ) -> Frontier:
     """Solves a problem for many budgets, each search starting from the one before.
 
-    Budgets are visited from the tightest to the loosest. Pruned options are shared, multipliers carry
-    over, and every earlier allocation that a budget allows is a candidate for it: a looser budget never
-    ends with a larger loss than a tighter one on the same resources.
+    Budgets are visited from the tightest to the loosest. Pruned options are shared, multipliers
+    carry over, and every earlier allocation that a budget allows is a candidate for it: a looser
+    budget never ends with a larger loss than a tighter one on the same resources.
 
     Args:
         problem: the problem.

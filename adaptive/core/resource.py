@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from adaptive.core.errors import UserError
 from adaptive.core.registry import Registry
@@ -58,7 +58,9 @@ class Resource:
             return _BYTES
         words = {"", self.unit.lower(), *(word.lower() for word in self.words)}
         return {
-            letter + word: Fraction(10**power) for letter, power in _PREFIX.items() for word in words
+            letter + word: Fraction(10**power)
+            for letter, power in _PREFIX.items()
+            for word in words
         }
 
     @property
@@ -85,7 +87,7 @@ for _resource in (
     RESOURCES.register(_resource.name)(_resource)
 
 
-def parse_quantity(text: float | str, resource: Resource | str, *, setting: str = "") -> float:
+def parse_quantity(text: Any, resource: Resource | str, *, setting: str = "") -> float:
     """Reads a number with an optional unit, without regard to case: ``"80GiB"``, ``"30 ms"``.
 
     Decimal and binary prefixes are told apart (1 KB = 1000 bytes, 1 KiB = 1024); counts take K, M,
@@ -104,23 +106,27 @@ def parse_quantity(text: float | str, resource: Resource | str, *, setting: str 
     """
     resource = RESOURCES[resource] if isinstance(resource, str) else resource
     setting = setting or resource.name
-    if isinstance(text, bool) or not isinstance(text, (int, float, str)):
-        try:
-            text = float(text)
-        except (TypeError, ValueError):
-            text = repr(text)
     if not isinstance(text, str):
-        if not math.isfinite(text):
-            raise UserError(f"{setting}={text} is not a finite number")
-        return float(text)
+        try:
+            value = math.nan if isinstance(text, bool) else float(text)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise UserError(
+                f"{setting}={text} is not a finite number, write for example {resource.examples}"
+            )
+        return value
     match = _NUMBER.fullmatch(text)
     if not match:
-        raise UserError(f"{setting}={text!r} is not a quantity, write for example {resource.examples}")
+        raise UserError(
+            f"{setting}={text!r} is not a quantity, write for example {resource.examples}"
+        )
     number, unit = match.groups()
-    factor = resource.units.get(unit.lower()) if unit else Fraction(1)
+    factor = resource.units.get(unit.lower().replace(" ", "")) if unit else Fraction(1)
     if factor is None:
         raise UserError(
-            f"{setting}={text!r} has the unknown unit {unit!r}, write for example {resource.examples}"
+            f"{setting}={text!r} has the unknown unit {unit!r}, "
+            f"write for example {resource.examples}"
         )
     try:
         return float(Fraction(number) * factor)
@@ -155,11 +161,12 @@ def format_quantity(
     else:
         billion = "G" if resource.unit == "FLOP" else "B"
         prefixes = [("T", 1e12), (billion, 1e9), ("M", 1e6), ("K", 1e3), ("", 1.0)]
-        scales = [(prefix + resource.unit, scale) for prefix, scale in prefixes]
+        scales = [(f"{prefix} {resource.unit}", scale) for prefix, scale in prefixes]
     unit, scale = next((u, s) for u, s in scales if abs(value) >= s or (u, s) == scales[-1])
     if value == 0:
         unit, scale = next((u, s) for u, s in scales if s == 1.0)
-    return f"{_rounded(value / scale, digits, toward)} {unit}"
+    space = "" if " " in unit else " "  # "8 GiB", but "8B params"
+    return f"{_rounded(value / scale, digits, toward)}{space}{unit}"
 
 
 def _rounded(value: float, digits: int, toward: str) -> str:

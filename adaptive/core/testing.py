@@ -24,9 +24,10 @@ def block_library(
     Each layer chooses attention from {8, 4, 2, 1 KV heads, linear, no-op} times FFN from {widths,
     linear, no-op}; 54 options with the widths of the paper, the parent first. Losses grow as blocks
     get cheaper, differently in each layer (first and last layers are the most sensitive), and carry
-    the noise of distillation, so some ladders are not monotone. Costs are those of a 70B layer on an
-    80 GB GPU: parameters and FLOPs exact, memory with the KV cache, latency as a memory-bound sum
-    with a fixed part, a few per cent of measurement noise by variant (equal in all layers).
+    the noise of distillation, so some ladders are not monotone. Costs are those of a 70B layer in
+    fp8 on an H100: parameters and FLOPs exact, memory with the KV cache, latency of one decode step
+    as fixed + bytes + FLOPs with 2 % of measurement noise. They are equal in all layers, as they
+    are for a real model, which makes for many ties and so for hard instances.
 
     Args:
         layers: number of groups.
@@ -50,7 +51,9 @@ def block_library(
     attention += [(hidden**2, 2 * hidden**2, 0, "linear"), (0, 0, 0, "no-op")]
     ffn = [
         (3 * hidden * width, 6 * hidden * width, 0, f"ffn{share:.0%}")
-        for share, width in ((share, round(share * intermediate / 256) * 256) for share in ffn_widths)
+        for share, width in (
+            (share, round(share * intermediate / 256) * 256) for share in ffn_widths
+        )
     ]
     ffn += [(hidden**2, 2 * hidden**2, 0, "linear"), (0, 0, 0, "no-op")]
 
@@ -67,12 +70,16 @@ def block_library(
     }
 
     depth_L = np.linspace(-1, 1, layers)
-    sensitivity_L2 = (0.02 + 0.1 * np.abs(depth_L) ** 6)[:, None] * rng.lognormal(0, 0.6, (layers, 2))
+    sensitivity_L2 = (0.02 + 0.1 * np.abs(depth_L) ** 6)[:, None] * rng.lognormal(
+        0, 0.6, (layers, 2)
+    )
     loss_LA = sensitivity_L2[:, :1] * _damage(rng, layers, [a[0] for a in attention])
     loss_LF = sensitivity_L2[:, 1:] * _damage(rng, layers, [f[0] for f in ffn])
     # Scores of joint blocks lie below the sum of their parts (median ratio 0.756 on real scores).
-    joint_LAF = 0.8 * (loss_LA[:, :, None] + loss_LF[:, None]) * rng.lognormal(
-        0, 0.05, (layers, len(attention), len(ffn))
+    joint_LAF = (
+        0.8
+        * (loss_LA[:, :, None] + loss_LF[:, None])
+        * rng.lognormal(0, 0.05, (layers, len(attention), len(ffn)))
     )
     joint_LAF[:, 0, 0] = 0.0
     shape = (layers, len(attention) * len(ffn))
@@ -101,7 +108,7 @@ def _seconds(rng: np.random.Generator, bytes_moved: float, flops: float) -> floa
 
 
 def _damage(rng: np.random.Generator, layers: int, params: list[float]) -> np.ndarray:
-    """Relative loss of each variant of a ladder, 0 for the parent, noisy and not always monotone."""
+    """Relative loss of the variants of a ladder, 0 for the parent, noisy, not always monotone."""
     share_V = 1 - np.asarray(params, dtype=float) / params[0]
     power_L1 = rng.uniform(1.2, 3.0, (layers, 1))
     return share_V**power_L1 * rng.lognormal(0, 0.25, (layers, len(params)))

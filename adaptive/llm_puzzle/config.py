@@ -6,9 +6,23 @@ from dataclasses import dataclass, field
 
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, TaskConfig
-# from adaptive.llm_puzzle.pretrain.config import TrainParentConfig
+from adaptive.llm_puzzle.pretrain.config import TrainParentConfig
 
-__all__ = ["PuzzleConfig"]
+__all__ = ["PuzzleConfig", "TrainParentConfig"]
+
+
+@dataclass
+class ShapeConfig:
+    """Shape of a Llama, for planning where its checkpoint is not."""
+
+    layers: int = 32
+    hidden: int = 4096
+    heads: int = 32
+    kv_heads: int = 8
+    head_dim: int = 128
+    intermediate: int = 14336
+    vocab: int = 128256
+    tied: bool = False
 
 
 @dataclass
@@ -68,6 +82,7 @@ class ScoreConfig:
     # options apart and adds the two, with fewer forward passes
     granularity: str = "block"
     batch_tokens: int = 16_384  # tokens in one pass through the shared suffix, variants together
+    path: str | None = None  # planning only: directory with the scores.json of an earlier run
 
 
 @dataclass
@@ -86,7 +101,7 @@ class CostConfig:
     # "measured" on this device, or "roofline": a lower bound, for planning where the device is not
     model: str = "measured"
     mode: str = "auto"  # eager, graph (CUDA graph replay); auto: graph on CUDA, eager elsewhere
-    # published device (H100-SXM, ...) for the roofline; null: the run's own
+    # published device (h100-sxm, ...) for the roofline; null: the run's own
     hardware: str | None = None
     table: str | None = None  # CSV to read and extend; null: one per device and user
     refresh: bool = False  # measure again what the table already holds
@@ -150,6 +165,7 @@ class PuzzleConfig(TaskConfig):
     parent: str = "zoo:llama-tiny"  # zoo:NAME, a Hugging Face directory or a hub name
     dtype: str = "float32"
     plan_only: bool = False  # price the space from the parent's configuration, load no weights
+    shape: ShapeConfig | None = None  # planning only: the parent's shape, so that nothing is read
     data: DataConfig = field(default_factory=DataConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)

@@ -7,7 +7,7 @@ attention mask is needed; losses leave padded positions out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,15 @@ class Rows:
     def load(path: Path) -> Rows:
         tensors = load_file(path)
         return Rows(tensors["ids"].long(), tensors["lengths"].long())
+
+    @staticmethod
+    def concatenate(parts: list[Rows]) -> Rows:
+        """All rows of all parts."""
+        return Rows.pack(
+            row[:n]
+            for part in parts
+            for row, n in zip(part.ids_NT.tolist(), part.lengths_N.tolist(), strict=True)
+        )
 
     @staticmethod
     def pack(rows: Iterable[list[int]]) -> Rows:
@@ -177,7 +186,9 @@ def _hub_texts(name: str, key: str) -> Iterator[str]:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise UserError(f"{missing}, and reading it as a data set needs `pip install datasets`") from None
+        raise UserError(
+            f"{missing}, and reading it as a data set needs `pip install datasets`"
+        ) from None
     repository, _, subset = name.partition(":")
     try:
         data = load_dataset(repository, subset or None, split="train", streaming=True)
@@ -191,39 +202,35 @@ def _hub_texts(name: str, key: str) -> Iterator[str]:
 
 @torch.inference_mode()
 def sample_rows(
-    model: PuzzleForCausalLM,
-    length: int,
-    tokens: int,
-    batch_size: int,
-    temperature: float = 1.0,
-    progress: Callable[[int], None] | None = None,
-) -> Rows:
-    """Rows sampled from a model itself, each from BOS on until EOS or ``length``.
+    model: PuzzleForCausalLM, length: int, tokens: int, batch_size: int, temperature: float = 1.0
+) -> Iterator[Rows]:
+    """Batches of rows sampled from a model itself, each from BOS on until EOS or ``length``.
 
     No data set is needed, and what the parent would say is what a child has to say.
 
     Args:
         model: the parent; its random state is PyTorch's global one.
-        length: tokens in a row.
+        length: tokens in a row, at most.
         tokens: tokens in all, at least.
         batch_size: rows sampled at once.
         temperature: of sampling.
-        progress: told after every batch how many tokens there are.
 
     Raises:
         UserError: the parent's configuration names no BOS token to start from.
     """
     bos = model.config.bos_token_id
     if bos is None:
-        raise UserError("data.calibration=self needs a parent with a bos_token_id; name a text file")
+        raise UserError(
+            "data.calibration=self needs a parent with a bos_token_id; name a text file"
+        )
     eos = model.config.eos_token_id
     ends = torch.tensor([eos] if isinstance(eos, int) else eos or [], device=model.device)
     start = torch.full((batch_size, 1), bos, device=model.device)
-    rows: list[list[int]] = []
     count = 0
     while count < tokens:
         ids_NT = model.generate(
             start,
+            attention_mask=torch.ones_like(start),
             max_new_tokens=length - 1,
             do_sample=True,
             temperature=temperature,
@@ -231,10 +238,6 @@ def sample_rows(
             pad_token_id=int(ends[0]) if len(ends) else 0,
         )
         ended = torch.isin(ids_NT[:, 1:], ends)
-        lengths = torch.where(ended.any(1), ended.int().argmax(1) + 2, ids_NT.shape[1])
-        rows += [row[:n] for row, n in zip(ids_NT.tolist(), lengths.tolist(), strict=True)]
-        count += int(lengths.sum())
-        if progress is not None:
-            progress(count)
-    return Rows.pack(rows)
-
+        lengths_N = torch.where(ended.any(1), ended.int().argmax(1) + 2, ids_NT.shape[1])
+        count += int(lengths_N.sum())
+        yield Rows(ids_NT, lengths_N).to(torch.device("cpu"))

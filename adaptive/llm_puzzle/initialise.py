@@ -181,9 +181,7 @@ class LayerInitialiser:
     def _attention_input_moments(self) -> Moments:
         def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             outputs = self._attention_output_NTH.split(self.batch_size)
-            for (x_BTH, mask_BT), y_BTH in zip(
-                self._batches(self.at.x_NTH), outputs, strict=True
-            ):
+            for (x_BTH, mask_BT), y_BTH in zip(self._batches(self.at.x_NTH), outputs, strict=True):
                 yield self.at.layer.input_layernorm(x_BTH[mask_BT]), y_BTH[mask_BT]
 
         return Moments.of(pairs())

@@ -79,7 +79,9 @@ class Library:
             with safe_open(path, framework="pt") as handle:
                 return VariantRecord(**json.loads(handle.metadata()["record"]))
         except (SafetensorError, KeyError, TypeError) as error:
-            raise UserError(f"library: {path} is damaged ({error}); delete it and run again") from None
+            raise UserError(
+                f"library: {path} is damaged ({error}); delete it and run again"
+            ) from None
 
     def state(self, layer: int, option: AttentionOption | FFNOption) -> dict[str, torch.Tensor]:
         """The weights of a variant, named as in its layer."""

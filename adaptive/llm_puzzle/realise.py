@@ -17,6 +17,12 @@ def child_config(parent: PuzzleModelConfig, blocks: Sequence[BlockOption]) -> Pu
     return PuzzleModelConfig(**values)
 
 
+def random_model(config: PuzzleModelConfig, like: PuzzleForCausalLM) -> PuzzleForCausalLM:
+    """A model with random weights, of the dtype and on the device of another: for timing."""
+    model = PuzzleForCausalLM(config).to(device=like.device, dtype=like.dtype)
+    return model.eval().requires_grad_(False)
+
+
 @torch.no_grad()
 def realise(
     parent: PuzzleForCausalLM, blocks: Sequence[BlockOption], library: Library
@@ -28,8 +34,7 @@ def realise(
         blocks: one a layer.
         library: gives the other sub-blocks.
     """
-    child = PuzzleForCausalLM(child_config(parent.config, blocks))
-    child = child.to(device=parent.device, dtype=parent.dtype)
+    child = random_model(child_config(parent.config, blocks), parent)
     state = {
         name: weight
         for name, weight in parent.state_dict().items()

@@ -43,16 +43,12 @@ class LayerSpace:
         return [option for option in options if option.kind != "no_op"]
 
 
-def search_space(
-    config: SpaceConfig, parent: Sequence[BlockOption], hidden_size: int
-) -> list[LayerSpace]:
+def search_space(config: SpaceConfig, parent: Sequence[BlockOption]) -> list[LayerSpace]:
     """The options of every layer of a parent.
 
     Args:
         config: which KV heads, widths and replacements to allow.
         parent: the parent's layers.
-        hidden_size: H, needed to say which FFN widths are worth having: one of 2/3 H costs as much
-            as a linear layer does.
 
     Raises:
         UserError: a number of KV heads that does not divide the parent's, a width fraction
@@ -67,7 +63,9 @@ def search_space(
             )
     searched = set(layers)
     return [
-        _layer_space(config, block) if i in searched else LayerSpace((block.attention,), (block.ffn,))
+        _layer_space(config, block)
+        if i in searched
+        else LayerSpace((block.attention,), (block.ffn,))
         for i, block in enumerate(parent)
     ]
 

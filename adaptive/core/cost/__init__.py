@@ -1,0 +1,54 @@
+"""What a block costs: parameters, FLOPs, memory, a roofline, or a measured time.
+
+>>> from adaptive.core.cost import FFN
+>>> FFN(hidden=4096, intermediate=14336).params()
+176164864
+"""
+
+from adaptive.core.cost.block import (
+    BLOCKS,
+    DTYPE_BYTES,
+    Block,
+    activation_dtype,
+    dtype_bytes,
+    parse_block,
+)
+from adaptive.core.cost.interpolate import Estimate
+from adaptive.core.cost.model import Analytic, CostModel, decode_contexts, model_cost
+from adaptive.core.cost.roofline import DeviceSpec, Roofline
+from adaptive.core.cost.shapes import FFN, Attention, Embedding, Head, Linear, NoOp, Norm
+from adaptive.core.cost.stack import Composite, Stack, decoder
+from adaptive.core.cost.table import MeasuredTable, Origin, Row, RowKey
+from adaptive.core.cost.vision import Conv2d, VitBlock
+
+__all__ = [
+    "BLOCKS",
+    "DTYPE_BYTES",
+    "FFN",
+    "Analytic",
+    "Attention",
+    "Block",
+    "Composite",
+    "Conv2d",
+    "CostModel",
+    "DeviceSpec",
+    "Embedding",
+    "Estimate",
+    "Head",
+    "Linear",
+    "MeasuredTable",
+    "NoOp",
+    "Norm",
+    "Origin",
+    "Roofline",
+    "Row",
+    "RowKey",
+    "Stack",
+    "VitBlock",
+    "activation_dtype",
+    "decode_contexts",
+    "decoder",
+    "dtype_bytes",
+    "model_cost",
+    "parse_block",
+]

@@ -24,11 +24,11 @@ from adaptive.core.errors import UserError
 from adaptive.core.registry import Registry
 
 DTYPE_BYTES: dict[str, float] = {
-    "fp32": 4,
-    "bf16": 2,
-    "fp16": 2,
-    "fp8": 1,
-    "int8": 1,
+    "fp32": 4.0,
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "fp8": 1.0,
+    "int8": 1.0,
     "int4": 0.5,
 }
 """Bytes of one element. Scales of quantised formats are not counted."""
@@ -41,7 +41,9 @@ def dtype_bytes(dtype: str) -> float:
     try:
         return DTYPE_BYTES[dtype]
     except KeyError:
-        raise UserError(f"unknown dtype {dtype!r}, choose one of {', '.join(DTYPE_BYTES)}") from None
+        raise UserError(
+            f"unknown dtype {dtype!r}, choose one of {', '.join(DTYPE_BYTES)}"
+        ) from None
 
 
 def activation_dtype(dtype: str) -> str:
@@ -105,7 +107,9 @@ class Block(ABC):
         """Parameters that a forward over ``tokens`` tokens must read."""
         return self.params()
 
-    def prefill_bytes(self, batch: int, length: int, dtype: str, kv_dtype: str | None = None) -> float:
+    def prefill_bytes(
+        self, batch: int, length: int, dtype: str, kv_dtype: str | None = None
+    ) -> float:
         """Traffic in bytes of a forward over [batch, length] tokens (see the module's text)."""
         kv = self.kv_bytes_per_token(kv_dtype or activation_dtype(dtype))
         return self._traffic(batch * length, dtype) + batch * length * kv

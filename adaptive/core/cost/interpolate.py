@@ -69,6 +69,7 @@ def interpolate(
         if beyond and len(side) > 1:
             (x0, e0), (x1, e1) = side[:2]
             line = e0.seconds + (e1.seconds - e0.seconds) * (x - x0) / (x1 - x0)
-            return Estimate(max(line, 0.0) if below else min(max(line, 0.0), e0.seconds),
-                            "extrapolated")
+            return Estimate(
+                max(line, 0.0) if below else min(max(line, 0.0), e0.seconds), "extrapolated"
+            )
     return None

@@ -9,18 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
+from typing import Protocol, runtime_checkable
 
 from adaptive.core.cost.block import Block, activation_dtype
-from adaptive.core.errors import UserError
 from adaptive.core.workload import Workload
 
-if TYPE_CHECKING:
-    from adaptive.core.hardware.device import DeviceSpec
 
-
+@runtime_checkable
 class CostModel(Protocol):
     """Prices blocks one by one; the price of a model is the sum over its parts.
 
@@ -45,9 +40,7 @@ def decode_contexts(workload: Workload) -> tuple[int, int, int]:
     return steps, workload.prompt, workload.prompt + max(steps - 1, 0)
 
 
-def model_cost(
-    block: Block, workload: Workload, dtype: str, model: CostModel
-) -> dict[str, float]:
+def model_cost(block: Block, workload: Workload, dtype: str, model: CostModel) -> dict[str, float]:
     """Cost of a whole stack: the sum of its parts, each distinct part priced once."""
     total = dict.fromkeys(model.resources, 0.0)
     for part, count in Counter(block.parts()).items():
@@ -85,59 +78,3 @@ class Analytic:
             "flops": float(flops),
             "memory": block.weight_bytes(dtype) + cache,
         }
-
-
-@dataclass(frozen=True)
-class Roofline:
-    """A lower bound of latency: the slower of moving the bytes and doing the arithmetic.
-
-    Launch overheads, imperfect kernels and unfused activations come on top; real blocks take
-    1.2 to 3 times as long. Never print it as a prediction.
-
-    Attributes:
-        device: where; its published dense peaks and memory bandwidth are used.
-        compute_dtype: dtype of the arithmetic; None is that of the weights. Weight-only
-            quantisation computes in "bf16"; TF32 matrix products in "tf32".
-        kv_dtype: as in ``Analytic``.
-    """
-
-    device: DeviceSpec
-    compute_dtype: str | None = None
-    kv_dtype: str | None = None
-    resources: tuple[str, ...] = ("latency",)
-    is_bound: bool = True
-
-    def _rates(self, dtype: str) -> tuple[float, float]:
-        compute = self.compute_dtype or dtype
-        peak, bandwidth = self.device.peak_flops.get(compute), self.device.bandwidth
-        if peak is None or bandwidth is None:
-            known = ", ".join(self.device.peak_flops) or "nothing"
-            raise UserError(
-                f"no roofline for {compute} on {self.device.name}: its table has {known}; "
-                "choose another compute_dtype or a measured table"
-            )
-        return peak, bandwidth
-
-    def prefill(self, block: Block, batch: int, length: int, dtype: str) -> float:
-        """Bound in seconds of one forward over [batch, length] tokens."""
-        peak, bandwidth = self._rates(dtype)
-        traffic = block.prefill_bytes(batch, length, dtype, self.kv_dtype)
-        return max(block.prefill_flops(batch, length) / peak, traffic / bandwidth)
-
-    def decode(self, block: Block, batch: int, context: int, dtype: str) -> float:
-        """Bound in seconds of one decode step with ``context`` cached tokens a sequence."""
-        peak, bandwidth = self._rates(dtype)
-        traffic = block.decode_bytes(batch, context, dtype, self.kv_dtype)
-        return max(block.decode_flops(batch, context) / peak, traffic / bandwidth)
-
-    def cost(self, block: Block, workload: Workload, dtype: str) -> dict[str, float]:
-        batch, (steps, first, last) = workload.batch, decode_contexts(workload)
-        seconds = self.prefill(block, batch, workload.prompt, dtype) if workload.prompt else 0.0
-        if steps:
-            peak, bandwidth = self._rates(dtype)
-            flops = [block.decode_flops(batch, c) for c in (first, last)]
-            traffic = [block.decode_bytes(batch, c, dtype, self.kv_dtype) for c in (first, last)]
-            arithmetic = np.linspace(flops[0], flops[1], steps) / peak
-            movement = np.linspace(traffic[0], traffic[1], steps) / bandwidth
-            seconds += float(np.maximum(arithmetic, movement).sum())
-        return {"latency": seconds}

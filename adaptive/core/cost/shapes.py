@@ -31,7 +31,7 @@ class Attention(Block):
         bias: biases on the query, key and value projections.
         out_bias: bias on the output projection.
         qk_norm: RMSNorm over each head's queries and keys (Qwen3).
-        cached: keeps a KV cache (decoders); False for encoders such as ViTs.
+        cached: a decoder's, with a KV cache and rotary embedding; False for encoders (ViTs).
     """
 
     kind: ClassVar[str] = "attention"
@@ -90,8 +90,12 @@ class Attention(Block):
         return 2 * self.hidden
 
     def inner_width(self) -> int:
-        # Residual and its normed copy stay; queries, keys, values and the heads' output peak.
-        return 2 * self.hidden + 2 * self.q_width + 2 * self.kv_width
+        # The residual and its normed copy stay throughout. Decoders peak while the rotary embedding
+        # (four products and sums of eager code) turns the queries, or the keys where those are as
+        # wide; encoders when the heads' output joins queries, keys and values.
+        q, kv = self.q_width, self.kv_width
+        peak = max(4 * q + 2 * kv, 2 * q + 5 * kv) if self.cached else 2 * q + 2 * kv
+        return 2 * self.hidden + peak
 
 
 @register

@@ -40,7 +40,7 @@ class Composite(Block):
         return sum(b.decode_flops(batch, context) for b in self.members())
 
     def kv_bytes_per_token(self, dtype: str) -> float:
-        return sum(b.kv_bytes_per_token(dtype) for b in self.members())
+        return sum((b.kv_bytes_per_token(dtype) for b in self.members()), 0.0)
 
     def activation_bytes(self, batch: int, length: int, dtype: str) -> float:
         return max((b.activation_bytes(batch, n, dtype) for b, n in self._at(length)), default=0.0)
@@ -48,12 +48,14 @@ class Composite(Block):
     def prefill_bytes(
         self, batch: int, length: int, dtype: str, kv_dtype: str | None = None
     ) -> float:
-        return sum(b.prefill_bytes(batch, n, dtype, kv_dtype) for b, n in self._at(length))
+        parts = (b.prefill_bytes(batch, n, dtype, kv_dtype) for b, n in self._at(length))
+        return sum(parts, 0.0)
 
     def decode_bytes(
         self, batch: int, context: int, dtype: str, kv_dtype: str | None = None
     ) -> float:
-        return sum(b.decode_bytes(batch, context, dtype, kv_dtype) for b in self.members())
+        parts = (b.decode_bytes(batch, context, dtype, kv_dtype) for b in self.members())
+        return sum(parts, 0.0)
 
     def out_length(self, length: int) -> int:
         for block in self.members():

@@ -7,43 +7,18 @@ rates are those with FP32 accumulation, except FP8 on consumer Ada, where PyTorc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
+from adaptive.core.cost.roofline import DeviceSpec
 from adaptive.core.registry import Registry
-
-
-@dataclass(frozen=True)
-class DeviceSpec:
-    """What a roofline and a memory budget need to know of a device.
-
-    Attributes:
-        name: short name, the key in ``DEVICES`` for published devices.
-        kind: "cuda" (ROCm answers to it too) or "cpu".
-        memory_bytes: capacity in bytes; None where unknown.
-        bandwidth: memory bandwidth in bytes/s; None where unknown.
-        peak_flops: dense peak in FLOP/s (2 x MAC/s) by dtype; a missing dtype has no fast path.
-        source: where the numbers come from.
-        markers: words that all occur in the driver's name for the device.
-        cores: CPU cores that the process may use; 0 for GPUs.
-    """
-
-    name: str
-    kind: str
-    memory_bytes: float | None
-    bandwidth: float | None
-    peak_flops: Mapping[str, float] = field(default_factory=dict)
-    source: str = ""
-    markers: tuple[str, ...] = ()
-    cores: int = 0
-
 
 DEVICES: Registry[DeviceSpec] = Registry("device")
 """Published devices by short name."""
 
 
+Number = float | int
+
+
 def _gpu(
-    name: str, markers: str, memory_gb: float, gb_per_s: float, source: str, **tflops: float
+    name: str, markers: str, memory_gb: Number, gb_per_s: Number, source: str, **tflops: Number
 ) -> None:
     peaks = {dtype: 1e12 * value for dtype, value in tflops.items()}
     memory, bandwidth = 1e9 * memory_gb, 1e9 * gb_per_s

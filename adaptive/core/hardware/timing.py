@@ -7,16 +7,17 @@ new random order each round, spreads it over all alike.
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-Sampler = Callable[[], float]
-"""Runs its subject and returns the seconds of one call."""
+Measure = Callable[[Sequence[str]], Mapping[str, float]]
+"""Runs subjects in the order given and returns the seconds of one call of each."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Timings(dict[str, Timing]):
 
 
 def round_robin(
-    samplers: Mapping[str, Sampler],
+    names: Iterable[str],
+    measure: Measure,
     *,
     target_spread: float = 0.01,
     max_seconds: float = 10.0,
@@ -85,10 +87,11 @@ def round_robin(
     on_round: Callable[[Timings], None] | None = None,
     now: Callable[[], float] = time.perf_counter,
 ) -> Timings:
-    """Samples every subject once a round until all medians are known well enough.
+    """Measures all subjects round after round until every median is known well enough.
 
     Args:
-        samplers: name to a function that runs the subject and returns its seconds.
+        names: the subjects.
+        measure: runs the subjects in the given order and returns the seconds of one call of each.
         target_spread: stop once the relative error of every median is at most this.
         max_seconds: start no further round after this time, though one round is always run.
         min_rounds: rounds before the error is trusted.
@@ -101,18 +104,29 @@ def round_robin(
     Returns:
         The timings; ``unsettled`` names those that did not reach ``target_spread``.
     """
-    samples: dict[str, list[float]] = {name: [] for name in samplers}
-    order, shuffle = list(samplers), random.Random(0).shuffle
-    timings = Timings({}, target_spread)
+    order, shuffle = list(names), random.Random(0).shuffle
+    samples: dict[str, list[float]] = {name: [] for name in order}
     start = now()
-    rounds = range(max_rounds)
-    for done in track(rounds, total=max_rounds, desc=desc) if track else rounds:
+
+    def one_round() -> Timings:
         shuffle(order)
-        for name in order:
-            samples[name].append(samplers[name]())
+        for name, seconds in measure(order).items():
+            samples[name].append(seconds)
         timings = Timings(samples, target_spread)
         if on_round:
             on_round(timings)
-        if done + 1 >= min_rounds and not timings.unsettled or now() - start >= max_seconds:
+        return timings
+
+    if not order:
+        return Timings({}, target_spread)
+    timings = one_round()
+    # How many rounds fit is only known now; it is what the display counts towards.
+    fit = math.ceil((max_seconds - (now() - start)) / max(now() - start, 1e-9))
+    rest: Iterable[int] = range(1, max_rounds)
+    if track and fit > 0:
+        rest = track(rest, total=min(fit, max_rounds - 1), desc=desc)
+    for done in rest:
+        if done >= min_rounds and not timings.unsettled or now() - start >= max_seconds:
             break
+        timings = one_round()
     return timings

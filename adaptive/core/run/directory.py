@@ -112,11 +112,17 @@ class RunDir:
         path = self.path / "config.yaml"
         if not path.exists():
             return
-        found = yaml.safe_load(path.read_text())
-        if (found["name"], found["task"]) != (config.name, config.task):
+        try:
+            found = yaml.safe_load(path.read_text())
+            name, task = found["name"], found["task"]
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
             raise UserError(
-                f"{self.path} holds a run of {found['name']!r} (task {found['task']}), not of "
-                f"{config.name!r} (task {config.task}): choose another hydra.run.dir"
+                f"{path} is not of a run: choose another hydra.run.dir, as this would overwrite it"
+            ) from None
+        if (name, task) != (config.name, config.task):
+            raise UserError(
+                f"{self.path} holds a run of {name!r} (task {task}), not of {config.name!r} "
+                f"(task {config.task}): choose another hydra.run.dir"
             )
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adaptive.core.run.atomic import sweep_temporaries, sync, sync_directory, to_plain
+from adaptive.core.run.atomic import sweep_temporaries, sync, sync_directory
 from adaptive.core.run.directory import REPORT, RunDir
 from adaptive.core.run.failure import failures_recorded
 from adaptive.core.run.manifest import Manifest, file_table, fingerprint
@@ -122,7 +122,7 @@ def _perform(stage: Stage, run: RunDir, expected: Manifest, seed: int, device: s
         expected,
         done=True,
         files=file_table(partial),
-        summary={key: to_plain(value) for key, value in context.results.items()},
+        summary=context.results,
         seconds=time.perf_counter() - start,
     )
     manifest.write(partial)

@@ -11,7 +11,7 @@ from typing import Any
 from adaptive.core.run.directory import REPORT, RunDir
 from adaptive.core.run.engine import run_stages
 from adaptive.core.run.environment import resolve_device
-from adaptive.core.run.failure import failures_recorded
+from adaptive.core.run.failure import failures_recorded, full_disk_told
 from adaptive.core.run.stage import Stage
 from adaptive.core.run.task import TASKS, TaskConfig
 
@@ -80,11 +80,13 @@ class Experiment:
         if dir is None:
             dir = Path("runs", self.config.name, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
         resolve_device(self.config.device)  # a device that is not there leaves no directory
-        run = RunDir(Path(dir))
-        with run.opened(self.config, self.command):
-            with failures_recorded(run):  # stages may look at files already
-                stages = self.stages()
-            summary = run_stages(stages, run, seed=self.config.seed, device=self.config.device)
+        with full_disk_told(Path(dir)):
+            run = RunDir(Path(dir))
+            with run.opened(self.config, self.command):
+                with failures_recorded(run):  # stages may look at files already
+                    stages = self.stages()
+                config = self.config
+                summary = run_stages(stages, run, seed=config.seed, device=config.device)
         result = Result(run.path, summary)
         print(result.table())
         print(f"\nreport: {result.report or run.path}", flush=True)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from adaptive.core.errors import UserError
 from adaptive.core.run.directory import RunDir
@@ -19,14 +20,28 @@ def failures_recorded(run: RunDir) -> Iterator[None]:
         UserError: in place of an error that says that the disk is full.
     """
     try:
-        yield
+        with full_disk_told(run.path):
+            yield
     except BaseException as error:
-        problem = _disk_full(run) if is_disk_full(error) else error
         with contextlib.suppress(OSError):  # the first problem is the one to tell
-            run.status("failed", run.stage(), explain(problem))
-        if problem is error:
+            run.status("failed", run.stage(), explain(error))
+        raise
+
+
+@contextlib.contextmanager
+def full_disk_told(directory: Path) -> Iterator[None]:
+    """Raises ``UserError`` in place of an error that says that the disk is full."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_disk_full(error):
             raise
-        raise problem from error
+        raise UserError(
+            f"the disk that holds {directory} is full: free some space and run the same command "
+            "again in this directory, finished stages are kept"
+        ) from error
 
 
 def explain(error: BaseException) -> str:
@@ -34,13 +49,6 @@ def explain(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted: the same command in the same directory resumes"
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-
-
-def _disk_full(run: RunDir) -> UserError:
-    return UserError(
-        f"the disk that holds {run.path} is full: free some space and run the same command "
-        "again in this directory, finished stages are kept"
-    )
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -14,11 +14,10 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from adaptive.core.errors import UserError
+from adaptive.core.run.recipes import recipes
 
 COMPOSERS = {"hydra", "omegaconf", "yaml", "antlr4"}
 
@@ -35,7 +34,7 @@ def reworded(arguments: Sequence[str]) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if _origin(error) not in COMPOSERS:
+        if _origin(error) not in COMPOSERS or isinstance(error, BrokenPipeError):
             raise
         keys = {argument.partition("=")[0].lstrip("+") for argument in arguments}
         if keys.isdisjoint({"exp", "task"}):
@@ -45,17 +44,6 @@ def reworded(arguments: Sequence[str]) -> Iterator[None]:
         else:
             words = sentence(error)
         raise UserError(words) from error
-
-
-def recipes(arguments: Sequence[str] = ()) -> list[str]:
-    """Names that ``+exp=NAME`` accepts: the package's, and those of ``--config-dir``."""
-    homes: list[Any] = [resources.files("adaptive.experiments")]
-    found = re.search(r"(?:^|\n)(?:--config-dir|-cd)[=\n](.+)", "\n".join(arguments))
-    if found:
-        homes.append(Path(found[1]))
-    exps = [home / "exp" for home in homes]
-    files = [file.name for exp in exps if exp.is_dir() for file in exp.iterdir()]
-    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
 
 
 def sentence(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 from adaptive.core.run.atomic import atomic_write_text, to_plain
 
@@ -28,7 +28,7 @@ class MetricsLog:
         """Prepares for ``stage``: drops a torn last line and, if ``anew``, its old records."""
         self._rewrite([r for r in self.records() if not (anew and r["stage"] == stage)])
 
-    def log(self, stage: str, step: int | float | None, metrics: dict[str, Any]) -> None:
+    def log(self, stage: str, step: SupportsFloat | None, metrics: dict[str, Any]) -> None:
         """Appends one record with the time of day (seconds since 1970)."""
         record = to_plain({"stage": stage, "step": step, "time": time.time()} | metrics)
         line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"

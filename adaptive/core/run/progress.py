@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TextIO, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ def track(
     *,
     unit: str = "it",
     every: float = PLAIN_EVERY,
-    stream: TextIO | None = None,
+    stream: Any | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[T]:
     """Yields from ``iterable`` and shows count, rate and time left.
@@ -48,7 +48,7 @@ def track(
         desc: what the loop does, such as ``"score layer 3"``.
         unit: the word for one item.
         every: seconds between plain lines.
-        stream: where to print; stderr when left out.
+        stream: a text file to print to; stderr when left out.
         clock: seconds, for tests.
     """
     stream = sys.stderr if stream is None else stream

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 
+from adaptive.core.run.atomic import to_plain
 from adaptive.core.run.environment import resolve_device
 from adaptive.core.run.progress import track
 
@@ -73,7 +74,7 @@ class StageContext:
         assert stage in self.needs, f"stage {self.name!r} reads {stage!r} but does not need it"
         return self.run.artifacts / stage
 
-    def log(self, step: int | float | None = None, **metrics: Any) -> None:
+    def log(self, step: SupportsFloat | None = None, **metrics: Any) -> None:
         """Appends a record to ``metrics.jsonl``.
 
         Text and whole numbers are labels that tell records of the same step apart; floats are
@@ -86,7 +87,10 @@ class StageContext:
 
         A resumed stage must say its whole part again: only a stage that returns is remembered.
         """
-        self.results.update(values or {}, **more)
+        for name, value in {**(values or {}), **more}.items():
+            plain = to_plain(value)
+            assert not isinstance(plain, (dict, list)), f"summary {name!r} is not a single value"
+            self.results[name] = plain
 
     def track(
         self, iterable: Iterable[T], total: int | None = None, desc: str = "", unit: str = "it"

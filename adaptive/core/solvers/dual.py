@@ -5,10 +5,10 @@ For multipliers ``v >= 0`` every feasible choice has a loss of at least
     L(v) = sum_g min_k (loss_gk + v . use_gk) - v . room,
 
 a concave, piecewise linear function of the R multipliers whose maximum is the bound of the linear
-relaxation (one option a group has the integrality property; Fisher 1981). The minimum over options is
-replaced by a soft minimum of temperature t, which makes the function smooth, and a logarithmic barrier
-keeps v positive; Newton's method climbs while t falls. Each step costs a few passes over [G, K], and
-each visited point gives the exact L(v), which needs no tolerance to be true.
+relaxation (one option a group has the integrality property; Fisher 1981). The minimum over options
+is replaced by a soft minimum of temperature t, which makes the function smooth, and a logarithmic
+barrier keeps v positive; Newton's method climbs while t falls. Each step costs a few passes over
+[G, K], and each visited point gives the exact L(v), which needs no tolerance to be true.
 
 Shapes: G groups, K options, R rows.
 """
@@ -23,8 +23,8 @@ from jaxtyping import Float, Int
 
 from adaptive.core.solvers.program import Program
 
-_COOLING = 0.15
-_TRAIL = 12
+_COOLING = 0.25
+_TRAIL = 8
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class Dual:
         infeasible: true if the bound exceeds any choice's loss, which proves that none is feasible.
     """
 
-    multipliers_R: Float[np.ndarray, "R"]
+    multipliers_R: Float[np.ndarray, " R"]
     bound: float
     reduced_GK: Float[np.ndarray, "G K"]
-    trail: tuple[Int[np.ndarray, "G"], ...]
+    trail: tuple[Int[np.ndarray, " G"], ...]
     infeasible: bool
 
 
 def ascend(
-    program: Program, start_R: Float[np.ndarray, "R"] | None = None, deadline: float = np.inf
+    program: Program, start_R: Float[np.ndarray, " R"] | None = None, deadline: float = np.inf
 ) -> Dual:
     """Maximises the Lagrangian bound of ``program``.
 
@@ -61,7 +61,7 @@ def ascend(
 
 
 class _Ascent:
-    def __init__(self, program: Program, start_R: Float[np.ndarray, "R"] | None):
+    def __init__(self, program: Program, start_R: Float[np.ndarray, " R"] | None):
         self.program = program
         G, K = program.shape
         # Rows that never bind are left out: their multiplier is 0 at the optimum.
@@ -73,14 +73,16 @@ class _Ascent:
         self.warm = start_R is not None
         self.v_R = np.ones(len(self.rows)) if start_R is None else start_R[self.rows] + 1e-9
         self.best_bound, self.best_v_R = -np.inf, np.zeros(len(self.rows))
-        self.trail: dict[bytes, Int[np.ndarray, "G"]] = {}
+        self.trail: dict[bytes, Int[np.ndarray, " G"]] = {}
         # No choice loses more than this.
-        self.ceiling = float(np.where(np.isfinite(program.loss_GK), program.loss_GK, 0).max(1).sum())
+        self.ceiling = float(
+            np.where(np.isfinite(program.loss_GK), program.loss_GK, 0).max(1).sum()
+        )
 
-    def values(self, v_R: Float[np.ndarray, "R"]) -> Float[np.ndarray, "G K"]:
+    def values(self, v_R: Float[np.ndarray, " R"]) -> Float[np.ndarray, "G K"]:
         return self.program.loss_GK + (v_R @ self.flat_RN).reshape(self.shape)
 
-    def certify(self, v_R: Float[np.ndarray, "R"]) -> float:
+    def certify(self, v_R: Float[np.ndarray, " R"]) -> float:
         """L(v); remembers the best and the minimising choice."""
         values_GK = self.values(v_R)
         choice_G = values_GK.argmin(1)
@@ -91,7 +93,7 @@ class _Ascent:
             self.best_bound, self.best_v_R = bound, v_R.copy()
         return bound
 
-    def smooth(self, v_R: Float[np.ndarray, "R"], t: float) -> tuple[float, np.ndarray]:
+    def smooth(self, v_R: Float[np.ndarray, " R"], t: float) -> tuple[float, np.ndarray]:
         """The smoothed dual with its barrier, and the soft choice [G, K]."""
         values_GK = self.values(v_R)
         low_G1 = values_GK.min(1, keepdims=True)
@@ -132,7 +134,9 @@ class _Ascent:
             G = self.shape[0]
             t, coldest = (1e-3 if self.warm else 0.5) / G, 1e-9 / G
             self.certify(self.v_R)
-            while t > coldest and self.best_bound <= self.ceiling and time.perf_counter() < deadline:
+            while (
+                t > coldest and self.best_bound <= self.ceiling and time.perf_counter() < deadline
+            ):
                 with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                     try:
                         self.climb(t)
@@ -140,7 +144,9 @@ class _Ascent:
                         break
                 self.certify(self.v_R)
                 t *= _COOLING
+            trail = dict(self.trail)
             self.drop_idle()
+            self.trail = trail  # what idle multipliers alone would choose is no way to begin
         multipliers_R = np.zeros(len(self.program.room_R))
         multipliers_R[self.rows] = self.best_v_R
         values_GK = self.values(self.best_v_R)

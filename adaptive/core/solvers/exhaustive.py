@@ -25,7 +25,9 @@ def exhaustive(program: Program, *, gap: float, deadline: float, start: Start) -
     loss_N, use_RN = np.zeros(1), np.zeros((len(program.room_R), 1))
     for g, size in enumerate(sizes):
         loss_N = (loss_N[:, None] + program.loss_GK[g, :size]).ravel()
-        use_RN = (use_RN[:, :, None] + program.use_RGK[:, g, None, :size]).reshape(len(use_RN), -1)
+        use_RN = (use_RN[:, :, None] + program.use_RGK[:, g, None, :size]).reshape(
+            len(use_RN), loss_N.size
+        )
     loss_N[(use_RN > program.room_R[:, None]).any(0)] = np.inf
     best = int(loss_N.argmin())
     if not np.isfinite(loss_N[best]):

@@ -17,7 +17,6 @@ def greedy(program: Program, *, gap: float, deadline: float, start: Start) -> An
     choice_G = repair(program, program.loss_GK.argmin(1))
     if choice_G is None:
         return None
-    choice_G = improve(program, choice_G, deadline=deadline, pairs=0)
+    choice_G = improve(program, choice_G)
     dual = ascend(program, start.multipliers_R, deadline)
     return Answer(choice_G, min(dual.bound, program.loss(choice_G)), dual.multipliers_R)
-

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from adaptive.core.budget import Limit
 from adaptive.core.choice import ChoiceProblem
@@ -23,7 +23,7 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Difference:
-    """Source of a diversity row: differ from answer ``index`` of ``exclude`` in ``least`` groups."""
+    """Source of a diversity row: differ from ``exclude[index]`` in ``least`` groups or more."""
 
     index: int
     least: int
@@ -33,8 +33,8 @@ def explain(problem: ChoiceProblem, rows: Sequence[Row]) -> NoReturn:
     """Raises the error of a budget that is known to be infeasible.
 
     A limit that cannot be met even alone is named first; otherwise the first one that cannot be met
-    together with those before it. What can be reached is found with all other limits kept if they can
-    be, with those before it otherwise.
+    together with those before it. What can be reached is found with all other limits kept if they
+    can be, with those before it otherwise.
 
     Args:
         problem: the problem.
@@ -44,7 +44,7 @@ def explain(problem: ChoiceProblem, rows: Sequence[Row]) -> NoReturn:
         InfeasibleError: always.
     """
     available_GK = problem.available
-    alone = [row for row in rows if _smallest(available_GK, row, []) > row.limit]
+    alone = [row for row in rows if _uses(available_GK, row).min(1).sum() > row.limit]
     before: list[Row] = []
     if alone:
         culprit = alone[0]
@@ -55,20 +55,23 @@ def explain(problem: ChoiceProblem, rows: Sequence[Row]) -> NoReturn:
                 break
             before.append(culprit)
     others = [row for row in rows if row is not culprit]
-    for kept in (others, [row for row in before if row is not culprit], []):
+    for kept in (others, [row for row in before if row is not culprit]):
         reached = _smallest(available_GK, culprit, kept)
         if reached is not None:
-            break
-    raise _error(problem, culprit, reached, kept)
+            raise _error(problem, culprit, reached, kept)
+    raise _error(problem, culprit, float(_uses(available_GK, culprit).min(1).sum()), [])
+
+
+def _uses(available_GK: Bool[np.ndarray, "G K"], row: Row) -> Float[np.ndarray, "G K"]:
+    """A row's uses, +inf for options that are not available."""
+    return np.where(available_GK, row.use_GK, np.inf)
 
 
 def _smallest(
     available_GK: Bool[np.ndarray, "G K"], row: Row, others: Sequence[Row]
 ) -> float | None:
     """Smallest sum of a row's uses within other rows; None if those cannot be met."""
-    use_GK = np.where(available_GK, row.use_GK, np.inf)
-    if not others:
-        return float(use_GK.min(1).sum())
+    use_GK = _uses(available_GK, row)
     program = Program.build(use_GK, others)
     if (program.room_R < 0).any():
         return None

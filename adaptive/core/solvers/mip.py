@@ -1,19 +1,20 @@
-"""Certified solver: Lagrangian bound and incumbent, variable fixing, then a small integer program.
+"""Certified solver: what the Lagrangian leaves open goes to a small integer program.
 
-1. The dual gives a bound and reduced costs, local search a feasible choice (the incumbent). Often
-   that already closes the gap asked for.
+1. The dual gives a bound and reduced costs, local search and enumeration of the core a feasible
+   choice (the incumbent). On block libraries that usually closes the gap in milliseconds.
 2. An option whose Lagrangian bound (dual bound plus its reduced cost) is not below what would close
    the gap cannot be part of a worthwhile choice and is dropped. What remains is the core.
-3. OR-tools MathOpt solves the core. The bound is the smaller of the core's and the dropped options'.
+3. OR-tools MathOpt solves the core; the bound is the smaller of the core's and the dropped's.
 
-A solver's tolerances may accept a choice that breaks a limit by a millionth. Such a choice is cut off
-by itself and the core solved again, so answers are feasible and the bound stays true.
+A solver's tolerances may accept a choice that breaks a limit by a millionth. Such a choice is cut
+off by itself and the core solved again, so answers are feasible and the bound stays true.
 
 Shapes: G groups, K options, R rows, C core options.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import time
@@ -24,10 +25,11 @@ from jaxtyping import Bool, Int
 
 from adaptive.core.errors import UserError
 from adaptive.core.registry import Registry
+from adaptive.core.solvers.core_search import close_gap
 from adaptive.core.solvers.dual import ascend
 from adaptive.core.solvers.lagrangian import incumbent
-from adaptive.core.solvers.local import improve
 from adaptive.core.solvers.program import SOLVERS, Answer, Program, Start
+from adaptive.core.solvers.silence import silenced
 
 if TYPE_CHECKING:
     from ortools.math_opt.python import mathopt
@@ -52,10 +54,21 @@ def mip(
     start: Start,
     backend: str = "highs",
     threads: int | None = None,
+    beam: int = 160_000,
 ) -> Answer | None:
-    """Branch and bound on the core, by HiGHS ("highs"), CP-SAT ("cpsat") or SCIP ("scip").
+    """Lagrangian and enumeration first, then branch and bound on the core that remains.
 
-    Returns None only when it is proven that no choice is feasible.
+    Args:
+        program: the scaled problem.
+        gap: relative gap to reach.
+        deadline: value of ``time.perf_counter()`` at which to stop.
+        start: leftovers of an earlier search.
+        backend: "highs" (HiGHS), "cpsat" (CP-SAT) or "scip" (SCIP).
+        threads: threads of the backend; its own default if None.
+        beam: the widest beam of the enumeration; 0 leaves all the work to the backend.
+
+    Returns:
+        The answer, or None only when it is proven that no choice is feasible.
 
     Raises:
         UserError: for an unknown backend, or if time runs out before any feasible choice is found.
@@ -74,32 +87,32 @@ def mip(
                     "time_limit ran out before any allocation within the budget was found: raise it"
                 )
             return None
-        best_G = improve(program, found.choice_G, dual.reduced_GK, deadline)
+        best_G = found.choice_G
+    best_G, bound = close_gap(program, dual, best_G, gap, beam, deadline)
     best = program.loss(best_G)
-    bound = min(dual.bound, best)
     if program.gap(best, bound) <= gap:
         return Answer(best_G, bound, dual.multipliers_R)
 
     tolerance = program.closing_distance(best, gap)
-    option_bound_GK = np.where(np.isfinite(program.loss_GK), bound + dual.reduced_GK, math.inf)
+    option_bound_GK = np.where(np.isfinite(program.loss_GK), dual.bound + dual.reduced_GK, math.inf)
     core_GK = option_bound_GK < best - tolerance
-    found = _Core(program, core_GK, best - bound, solver_type).solve(tolerance, deadline, threads)
+    core = _Core(program, core_GK, best - dual.bound, solver_type)
+    found = core.solve(tolerance, deadline, threads)
     if found.choice_G is not None and program.loss(found.choice_G) < best:
-        best_G = improve(program, found.choice_G, dual.reduced_GK, deadline, pairs=0)
-        best = program.loss(best_G)
+        best_G, best = found.choice_G, program.loss(found.choice_G)
     dropped = float(option_bound_GK[~core_GK].min(initial=math.inf))
     bound = min(max(bound, min(found.bound, dropped)), best)
     return Answer(best_G, bound, dual.multipliers_R, found.exhausted)
 
 
 class _Found(NamedTuple):
-    choice_G: Int[np.ndarray, "G"] | None
+    choice_G: Int[np.ndarray, " G"] | None
     bound: float
     exhausted: bool
 
 
 class _Core:
-    """The remaining options as a MathOpt model, in units in which a solver's tolerances are small."""
+    """The remaining options as a MathOpt model, in units that make a solver's tolerances small."""
 
     def __init__(
         self,
@@ -119,9 +132,11 @@ class _Core:
         low_G = np.where(core_GK, program.loss_GK, np.inf).min(1)
         self.base = float(low_G.sum())
         extra_C = loss_C - low_G[self.groups_C]
-        # One unit of the model's objective, in scaled loss.
-        reach = distance if math.isfinite(distance) else float(extra_C.max()) or 1.0
-        self.unit = max(reach, 1e-12) / (_INTEGER_RANGE if integer else 1e3)
+        # One unit of the model's objective, in scaled loss: a fine part of the distance to close,
+        # but not so fine that coefficients leave the range of integers (or of sane floats).
+        total = float(extra_C.sum()) or 1.0
+        reach = max(min(distance, total), 2.0**-18 * total)
+        self.unit = reach / (_INTEGER_RANGE if integer else 1e3)
         coefficient_C = extra_C / self.unit
         # Rounded down, as the rows below: the bound stays a bound.
         coefficient_C = np.floor(coefficient_C) if integer else coefficient_C
@@ -157,19 +172,24 @@ class _Core:
         self.model.add_linear_constraint(self._sum(use_C) <= room)
 
     def solve(self, tolerance: float, deadline: float, threads: int | None) -> _Found:
-        """A core choice whose scaled loss is within ``tolerance`` of the best, and a bound on all."""
+        """A core choice with a scaled loss within ``tolerance`` of the best, and a bound on all."""
         mathopt, program = self.mathopt, self.program
         while True:
             seconds = deadline - time.perf_counter()
             if seconds <= 0:
                 return _Found(None, -math.inf, True)
-            result = mathopt.solve(
-                self.model,
-                mathopt.SolverType[self.solver_type],
-                params=self._parameters(tolerance, seconds, threads),
-            )
+            # HiGHS prints from C whatever it is told.
+            with silenced() if self.solver_type == "HIGHS" else contextlib.nullcontext():
+                result = mathopt.solve(
+                    self.model,
+                    mathopt.SolverType[self.solver_type],
+                    params=self._parameters(tolerance, seconds, threads),
+                )
             reason = result.termination.reason
-            if reason == mathopt.TerminationReason.INFEASIBLE:
+            if reason in (
+                mathopt.TerminationReason.INFEASIBLE,
+                mathopt.TerminationReason.INFEASIBLE_OR_UNBOUNDED,  # binaries are bounded
+            ):
                 return _Found(None, math.inf, False)
             exhausted = reason != mathopt.TerminationReason.OPTIMAL
             bound = self.base + self.unit * result.best_objective_bound()
@@ -188,11 +208,11 @@ class _Core:
         self, tolerance: float, seconds: float, threads: int | None
     ) -> mathopt.SolveParameters:
         parameters = self.mathopt.SolveParameters(
-            time_limit=datetime.timedelta(seconds=seconds),
+            time_limit=datetime.timedelta(seconds=min(seconds, 1e6)),
             threads=threads,
             # The model's objective is shifted, so a relative gap has another meaning there.
             relative_gap_tolerance=0.0,
-            absolute_gap_tolerance=min(tolerance / self.unit, _ANY_GAP),
+            absolute_gap_tolerance=min(0.98 * tolerance / self.unit, _ANY_GAP),
         )
         if self.solver_type == "HIGHS":
             parameters.highs.double_options["mip_feasibility_tolerance"] = 1e-9

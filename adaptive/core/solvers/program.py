@@ -1,10 +1,10 @@
-"""The normal form that every solver works on, and the solver protocol.
+"""The normal form that every solver works on, and what a solver is.
 
 A problem with a budget becomes: minimise the summed loss, one option a group, such that each of R
-rows of non-negative "uses" stays within its room. Lower limits are rows with the sign turned, and so
-is diversity: "differ from an earlier answer in at least d groups" says that at most G - d groups take
-the option they took there, a row of zeros and ones. What holds for rows (domination, Lagrangian
-bounds, repair) therefore holds for every kind of limit.
+rows of non-negative "uses" stays within its room. Lower limits are rows with the sign turned.
+Diversity is a row as well: "differ from an earlier answer in at least d groups" says that at most
+G - d groups take the option they took there, a row of zeros and ones. What holds for rows
+(domination, Lagrangian bounds, repair) therefore holds for every kind of limit.
 
 Each row is shifted by its smallest use in each group and divided by its range, so bytes (1e11) and
 seconds (1e-5) meet as numbers between 0 and 1; losses likewise.
@@ -14,12 +14,12 @@ Shapes: G groups, K options left in the largest group, R rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 from adaptive.core.registry import Registry
 
@@ -62,15 +62,15 @@ class Program:
 
     loss_GK: Float[np.ndarray, "G K"]
     use_RGK: Float[np.ndarray, "R G K"]
-    room_R: Float[np.ndarray, "R"]
+    room_R: Float[np.ndarray, " R"]
     index_GK: Int[np.ndarray, "G K"]
     loss_shift: float
     loss_scale: float
-    use_scale_R: Float[np.ndarray, "R"]
-    use_shift_R: Float[np.ndarray, "R"]
+    use_scale_R: Float[np.ndarray, " R"]
+    use_shift_R: Float[np.ndarray, " R"]
     raw_RGK: Float[np.ndarray, "R G K"]
-    raw_limit_R: Float[np.ndarray, "R"]
-    magnitude_R: Float[np.ndarray, "R"]
+    raw_limit_R: Float[np.ndarray, " R"]
+    magnitude_R: Float[np.ndarray, " R"]
     loss_magnitude: float
     rows: tuple[Row, ...] = field(repr=False, default=())
 
@@ -86,7 +86,9 @@ class Program:
             prune: leave out dominated options as well.
         """
         G = loss_GK.shape[0]
-        use_RGK = np.array([row.use_GK for row in rows], dtype=np.float64).reshape(-1, *loss_GK.shape)
+        use_RGK = np.array([row.use_GK for row in rows], dtype=np.float64).reshape(
+            -1, *loss_GK.shape
+        )
         keep_GK = undominated(loss_GK, use_RGK) if prune else np.isfinite(loss_GK)
         width = int(keep_GK.sum(1).max())
         # A stable sort of "not kept" moves the kept options to the front in their old order.
@@ -99,7 +101,9 @@ class Program:
         low_RG, range_R = _shift_and_range(raw_RGK)
         program = cls(
             loss_GK=np.where(valid_GK, (raw_loss_GK - low_G[:, None]) / range_loss, np.inf),
-            use_RGK=np.where(valid_GK, (raw_RGK - low_RG[:, :, None]) / range_R[:, None, None], 0.0),
+            use_RGK=np.where(
+                valid_GK, (raw_RGK - low_RG[:, :, None]) / range_R[:, None, None], 0.0
+            ),
             room_R=np.zeros(len(rows)),
             index_GK=index_GK,
             loss_shift=float(low_G.sum()),
@@ -114,7 +118,7 @@ class Program:
         return program.limited(rows)
 
     def limited(self, rows: Sequence[Row]) -> Program:
-        """The same program with other limits; ``rows`` must have the same keys in the same order."""
+        """The same program with other limits; ``rows`` have the same keys in the same order."""
         limit_R = np.array([row.limit for row in rows], dtype=np.float64)
         slack_R = SLACK * (np.abs(limit_R) + self.magnitude_R)
         return replace(
@@ -131,24 +135,24 @@ class Program:
         return self.loss_GK.shape[0], self.loss_GK.shape[1]
 
     def pick(
-        self, values_GK: Float[np.ndarray, "*any G K"], choice_G: Int[np.ndarray, "G"]
-    ) -> Float[np.ndarray, "*any G"]:
+        self, values_GK: Num[np.ndarray, "*any G K"], choice_G: Int[np.ndarray, " G"]
+    ) -> Num[np.ndarray, "*any G"]:
         """Entries of the chosen options."""
         return values_GK[..., np.arange(len(choice_G)), choice_G]
 
-    def loss(self, choice_G: Int[np.ndarray, "G"]) -> float:
+    def loss(self, choice_G: Int[np.ndarray, " G"]) -> float:
         """Scaled loss of a choice."""
         return float(self.pick(self.loss_GK, choice_G).sum())
 
-    def feasible(self, choice_G: Int[np.ndarray, "G"]) -> bool:
+    def feasible(self, choice_G: Int[np.ndarray, " G"]) -> bool:
         """Whether a choice keeps every limit, judged on unscaled uses."""
         return bool((self.pick(self.raw_RGK, choice_G).sum(-1) <= self.raw_limit_R).all())
 
-    def original(self, choice_G: Int[np.ndarray, "G"]) -> Int[np.ndarray, "G"]:
+    def original(self, choice_G: Int[np.ndarray, " G"]) -> Int[np.ndarray, " G"]:
         """Option indices of the problem from those of the program."""
         return self.pick(self.index_GK, choice_G)
 
-    def translate(self, original_G: Int[np.ndarray, "G"]) -> Int[np.ndarray, "G"] | None:
+    def translate(self, original_G: Int[np.ndarray, " G"]) -> Int[np.ndarray, " G"] | None:
         """Inverse of :meth:`original`; None if an option was pruned."""
         match_GK = (self.index_GK == original_G[:, None]) & np.isfinite(self.loss_GK)
         return match_GK.argmax(1) if match_GK.any(1).all() else None
@@ -162,8 +166,8 @@ class Program:
         return self.loss_scale * max(loss - bound, 0.0) / self._denominator(loss)
 
     def closing_distance(self, loss: float, gap: float) -> float:
-        """How far below a scaled loss the bound may lie for the relative ``gap``."""
-        return gap * self._denominator(loss) / self.loss_scale
+        """How far below a scaled loss the bound may lie for the relative ``gap``, less rounding."""
+        return 0.999 * gap * self._denominator(loss) / self.loss_scale
 
     def _denominator(self, loss: float) -> float:
         return max(abs(self.unscale(loss)), 1e-9 * self.loss_magnitude, np.finfo(float).tiny)
@@ -178,8 +182,8 @@ class Start:
         choices: choices in the problem's option indices, worth trying.
     """
 
-    multipliers_R: Float[np.ndarray, "R"] | None = None
-    choices: tuple[Int[np.ndarray, "G"], ...] = ()
+    multipliers_R: Float[np.ndarray, " R"] | None = None
+    choices: tuple[Int[np.ndarray, " G"], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -193,33 +197,20 @@ class Answer:
         exhausted: true if the solver ran out of time.
     """
 
-    choice_G: Int[np.ndarray, "G"]
+    choice_G: Int[np.ndarray, " G"]
     bound: float
-    multipliers_R: Float[np.ndarray, "R"]
+    multipliers_R: Float[np.ndarray, " R"]
     exhausted: bool = False
 
 
-class Solver(Protocol):
-    """One signature for every solver."""
-
-    def __call__(
-        self, program: Program, *, gap: float, deadline: float, start: Start, **options: Any
-    ) -> Answer | None:
-        """Solves ``program``.
-
-        Args:
-            program: the scaled problem; every row can be met by itself.
-            gap: relative gap at which the search may stop.
-            deadline: value of ``time.perf_counter()`` at which it must stop.
-            start: leftovers of an earlier search, to be tried first.
-            **options: of this solver only.
-
-        Returns:
-            The best choice found with its bound, or None if no feasible choice was found: the
-            caller then asks for a proof that there is none.
-        """
-        ...
-
+# A solver is called as solver(program, gap=..., deadline=..., start=..., **its_own_options):
+#   program    the scaled problem; every row can be met by itself
+#   gap        relative gap at which the search may stop
+#   deadline   value of time.perf_counter() at which it must stop
+#   start      leftovers of an earlier search, to be tried first
+# and returns the best choice found with its bound, or None if it found none: the caller then asks
+# for a proof that there is none.
+Solver = Callable[..., Answer | None]
 
 SOLVERS: Registry[Solver] = Registry("solver")
 
@@ -233,14 +224,15 @@ def undominated(
     equal options the first is kept.
     """
     keep_GK = np.isfinite(loss_GK)
-    values_GKV = np.concatenate([loss_GK[None], use_RGK]).transpose(1, 2, 0)
-    for keep_K, values_KV in zip(keep_GK, values_GKV, strict=True):
+    values_VGK = np.concatenate([loss_GK[None], use_RGK])
+    for g, keep_K in enumerate(keep_GK):
         alive = np.flatnonzero(keep_K)
-        values_NV = values_KV[alive]
-        no_worse_NN = (values_NV[:, None] <= values_NV[None]).all(-1)  # [i, j]: i replaces j
-        equal_NN = no_worse_NN & no_worse_NN.T
+        no_worse_NN = np.ones((len(alive), len(alive)), dtype=bool)  # [i, j]: i replaces j
+        for values_K in values_VGK[:, g]:
+            values_N = values_K[alive]
+            no_worse_NN &= values_N[:, None] <= values_N[None]
         first_NN = np.tri(len(alive), k=-1, dtype=bool).T  # i before j
-        keep_K[alive] = ~(no_worse_NN & (~equal_NN | first_NN)).any(0)
+        keep_K[alive] = ~(no_worse_NN & (~no_worse_NN.T | first_NN)).any(0)
     return keep_GK
 
 

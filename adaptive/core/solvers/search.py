@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -36,15 +37,16 @@ def solve(
     Args:
         problem: groups, options, losses and costs.
         budget: the limits, a :class:`Budget` or what makes one.
-        solver: "mip" (certified), "lagrangian" (milliseconds, NumPy alone), "greedy" (a baseline) or
-            "exhaustive" (small problems).
-        gap: relative gap between loss and bound at which a certified solver may stop; 0 asks for the
-            optimum.
+        solver: "mip" (certified), "lagrangian" (milliseconds, NumPy alone), "greedy" (a baseline)
+            or "exhaustive" (small problems).
+        gap: relative gap between loss and bound at which a certified solver may stop; 0 asks for
+            the optimum.
         time_limit: seconds of search.
         exclude: earlier allocations (or choices) to keep away from.
         min_differences: number of groups that must differ from each of them; a fifth of the groups
             if left out (Puzzle's alpha = 0.8).
-        **options: of the solver: ``backend="highs"``, "cpsat" or "scip" and ``threads`` for "mip".
+        **options: of the solver; "mip" takes ``backend`` ("highs", "cpsat" or "scip"), ``threads``
+            and ``beam``, see :mod:`adaptive.core.solvers.mip`.
 
     Returns:
         The allocation. Its gap is at most the one asked for, or its status is not "optimal".
@@ -122,8 +124,7 @@ class Search:
             raise UserError(f"time_limit={time_limit} must be above 0 seconds")
         self.problem, self.gap, self.time_limit = problem, float(gap), float(time_limit)
         self.name, self.solver, self.options = solver, SOLVERS[solver], dict(options)
-        known = {"backend", "threads"} if solver == "mip" else set()
-        for option in self.options.keys() - known:
+        for option in self.options.keys() - inspect.signature(self.solver).parameters.keys():
             raise UserError(f"solver={solver} has no option {option!r}")
         self.difference_rows = _difference_rows(problem, exclude, min_differences)
         self.programs: dict[tuple, Program] = {}
@@ -158,7 +159,7 @@ class Search:
         start = start or Start()
         deadline = begin + self.time_limit
         answer = self.solver(
-            program, gap=self.gap, deadline=deadline, start=start, **self.options
+            program, gap=max(self.gap, ZERO_GAP / 2), deadline=deadline, start=start, **self.options
         )
         if answer is None and self.name not in ("mip", "exhaustive"):
             # Not found is not yet a proof: any feasible choice will do.
@@ -204,7 +205,7 @@ def _difference_rows(
 ) -> list[Row]:
     G = problem.num_groups
     least = max(1, -(-G // 5)) if min_differences is None else min_differences
-    if isinstance(least, bool) or not isinstance(least, (int, np.integer)) or least < 1:
+    if isinstance(least, bool) or not isinstance(least, int) or least < 1:
         raise UserError(f"min_differences={min_differences!r} must be a whole number >= 1")
     if isinstance(exclude, Allocation):
         exclude = [exclude]
@@ -212,7 +213,7 @@ def _difference_rows(
     for index, earlier in enumerate(exclude):
         same_GK = np.zeros(problem.loss.shape)
         same_GK[np.arange(G), problem.check_choice(earlier)] = 1.0
-        rows.append(Row(same_GK, float(G - least), ("exclude", index), Difference(index, int(least))))
+        rows.append(Row(same_GK, float(G - least), ("exclude", index), Difference(index, least)))
     return rows
 
 
@@ -220,7 +221,7 @@ def _with_earlier(program: Program, answer: Answer, start: Start) -> Answer:
     """The answer, or an earlier choice that is feasible and better (heuristics may miss it)."""
     best_G = answer.choice_G
     for original_G in start.choices:
-        choice_G: Int[np.ndarray, "G"] | None = program.translate(original_G)
+        choice_G: Int[np.ndarray, " G"] | None = program.translate(original_G)
         if choice_G is not None and program.loss(choice_G) < program.loss(best_G):
             best_G = choice_G if program.feasible(choice_G) else best_G
     if best_G is answer.choice_G:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from adaptive.core.run.atomic import atomic_path
+
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], about: dict[str, Any]
+    path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], about: dict[str, Any]
 ) -> None:
-    """Writes parameters, optimiser state and ``about`` (numbers and strings)."""
+    """Writes parameters, optimiser state and ``about`` (plain values, kept as JSON)."""
     from safetensors.torch import save_file
 
     tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
@@ -21,28 +24,27 @@ def save_checkpoint(
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{o}.{index}.{key}": value for key, value in state.items()}
     tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, metadata={key: repr(value) for key, value in about.items()})
-    os.replace(partial, path)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"about": json.dumps(about)})
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]
-) -> dict[str, str]:
-    """Restores what ``save_checkpoint`` wrote, in place.
+    path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer] = ()
+) -> dict[str, Any]:
+    """Restores in place what ``save_checkpoint`` wrote; without optimisers, the model alone.
 
     Returns:
-        ``about``, its values as ``repr`` strings.
+        ``about``.
     """
     from safetensors import safe_open
 
     states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimizers]
     with safe_open(path, "pt") as file:
-        about = file.metadata()
+        about = json.loads(file.metadata()["about"])
         with torch.no_grad():
             for name, p in model.named_parameters():
                 p.copy_(file.get_tensor(f"model.{name}"))
-        for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+        for key in file.keys() if optimizers else ():
             if key.startswith("optimizer."):
                 _, o, index, name = key.split(".")
                 states[int(o)].setdefault(int(index), {})[name] = file.get_tensor(key)

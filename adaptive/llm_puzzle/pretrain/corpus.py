@@ -31,7 +31,7 @@ def read_text(path: str | Path) -> str:
         data = path.read_bytes()
         if path.suffix == ".xz":
             data = lzma.decompress(data)
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"text file {path} cannot be read: {error.strerror}") from None
     except lzma.LZMAError as error:
@@ -79,7 +79,7 @@ def _passages(text: str, limit: int) -> list[str]:
 
 
 def _pieces(paragraph: str, limit: int) -> list[str]:
-    """A paragraph, cut at the last sentence end, else blank, before ``limit`` where it is longer."""
+    """A paragraph; a long one cut at the last sentence end, else blank, before ``limit``."""
     pieces = []
     while len(paragraph) > limit:
         head = paragraph[:limit]

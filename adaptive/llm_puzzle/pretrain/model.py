@@ -9,6 +9,7 @@ import contextlib
 import copy
 import math
 import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
+
+EVALUATION_BATCH = 64
 
 CAUSAL = "adaptive_causal"
 """Name of ``_causal_attention`` among transformers' attention functions."""
@@ -48,11 +51,11 @@ def build_parent(shape: ParentShape, seed: int) -> LlamaForCausalLM:
         tie_word_embeddings=True,
         bos_token_id=BOS_ID,
         eos_token_id=EOS_ID,
-        attn_implementation=CAUSAL,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).float()
+        model.set_attn_implementation(CAUSAL)
         # Not in the model's own configuration: there it would freeze the embedding of EOS.
         model.generation_config.pad_token_id = EOS_ID
         # Residual outputs start smaller with depth, so that the stream's size does not grow with
@@ -61,6 +64,20 @@ def build_parent(shape: ParentShape, seed: int) -> LlamaForCausalLM:
             for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
                 nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * shape.layers))
     return model
+
+
+def add_dropout(model: LlamaForCausalLM, rate: float) -> None:
+    """Drops entries of what attention and FFN add to the residual stream, in training mode only.
+
+    transformers' Llama has no such dropout, so hooks add it; a checkpoint is none the wiser.
+    """
+
+    def drop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return F.dropout(output, rate, module.training)
+
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.register_forward_hook(drop)
+        layer.mlp.down_proj.register_forward_hook(drop)
 
 
 def _causal_attention(module, query, key, value, attention_mask, scaling=None, **unused):
@@ -92,31 +109,40 @@ def window_loss(model: nn.Module, ids_BT: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, documents: Documents, limit: int | None = None, batch: int = 64
+    model: nn.Module,
+    documents: Documents,
+    limit: int | None = None,
+    show: Callable[[Sequence[Tensor]], Iterable[Tensor]] = iter,
 ) -> dict[str, float]:
     """Loss on validation documents (the first ``limit``), each read from BOS and alone.
+
+    Args:
+        model: in evaluation mode.
+        documents: padded on the right; causal attention never sees the padding.
+        limit: how many; None reads all.
+        show: wraps the batches to show progress.
 
     Returns:
         ``loss`` in nats a token, ``bits_per_byte``, and the number of ``tokens`` scored.
     """
-    total, count, text_bytes = 0.0, 0, 0
-    limit = min(limit or len(documents.ids_DT), len(documents.ids_DT))
-    for row in range(0, limit, batch):
-        rows = slice(row, min(row + batch, limit))
-        ids_DT, scored_DT = documents.ids_DT[rows], documents.scored_DT[rows]
+    scored_D = documents.scored_DT[:limit].sum(1)
+    total, count = 0.0, 0
+    # Documents of like length together: little padding.
+    for rows in show(scored_D.argsort(stable=True).split(EVALUATION_BATCH)):
+        length = int(scored_D[rows].max()) + 1
+        ids_DT, kept = documents.ids_DT[rows, :length], documents.scored_DT[rows, 1:length]
         logits_DTV = model(input_ids=ids_DT, use_cache=False).logits[:, :-1]
-        kept = scored_DT[:, 1:]
         nats = F.cross_entropy(logits_DTV[kept].float(), ids_DT[:, 1:][kept], reduction="sum")
         total, count = total + nats.item(), count + int(kept.sum())
-        text_bytes += int(documents.bytes_D[rows].sum())
-    bits = total / math.log(2) / max(1, text_bytes)
+    bits = total / math.log(2) / max(1, int(documents.bytes_D[:limit].sum()))
     return {"loss": total / max(1, count), "bits_per_byte": bits, "tokens": count}
 
 
 def save_parent(model: LlamaForCausalLM, tokens: Path, directory: Path, dtype: str) -> None:
     """Writes a Hugging Face checkpoint with its tokenizer; ``dtype`` is that of the weights."""
     directory.mkdir(parents=True, exist_ok=True)
-    copy.deepcopy(model).to(getattr(torch, dtype)).save_pretrained(directory)
+    with _quiet():
+        copy.deepcopy(model).to(getattr(torch, dtype)).save_pretrained(directory)
     for name in TOKENIZER_FILES:
         shutil.copyfile(tokens / name, directory / name)
 
@@ -125,19 +151,21 @@ def load_parent(directory: Path, device: torch.device | str = "cpu") -> LlamaFor
     """The checkpoint in float32, whatever its weights were rounded to."""
     from transformers import LlamaForCausalLM
 
-    model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    return model.to(device).eval()
+    with _quiet():
+        model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    nn.Module.to(model, device)  # in place; transformers' own has no types
+    return model.eval()
 
 
 @torch.no_grad()
 def sample_texts(directory: Path, count: int, tokens: int, seed: int = 0) -> list[str]:
     """Texts that the checkpoint writes from BOS alone at temperature 0.8 (CPU, float32)."""
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
-    model, tokenizer = load_parent(directory), AutoTokenizer.from_pretrained(directory)
+    model, tokenizer = load_parent(directory), PreTrainedTokenizerFast.from_pretrained(directory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        ids = model.generate(
+        ids = model.generate(  # pyrefly: ignore[bad-argument-type]
             torch.full((count, 1), BOS_ID),
             attention_mask=torch.ones((count, 1), dtype=torch.long),
             max_new_tokens=tokens,
@@ -146,3 +174,17 @@ def sample_texts(directory: Path, count: int, tokens: int, seed: int = 0) -> lis
             top_k=0,
         )
     return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar for a file that takes milliseconds."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -36,24 +36,26 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # pyrefly: ignore[bad-override]
         """Updates all parameters that have a gradient."""
         assert closure is None
         for group in self.param_groups:
-            by_shape: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+            by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
-                    by_shape[tuple(p.shape)].append(p)
+                    rows, columns = p.shape
+                    by_shape[rows, columns].append(p)
             for (rows, columns), params in by_shape.items():
-                grads = [p.grad for p in params]
+                grads: list[Tensor] = [p.grad for p in params if p.grad is not None]
+                weights: list[Tensor] = list(params)
                 moments = [self._moment(p) for p in params]
                 torch._foreach_lerp_(moments, grads, 1 - group["momentum"])
                 # Nesterov: look ahead along the fresh gradient.
                 ahead = torch._foreach_lerp(grads, moments, group["momentum"])
                 update_GRC = orthogonalise(torch.stack(list(ahead)))
                 scale = 0.2 * max(rows, columns) ** 0.5 * group["lr"]
-                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(params, list(update_GRC.unbind()), alpha=-scale)
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(weights, list(update_GRC.unbind()), alpha=-scale)
 
     def _moment(self, p: nn.Parameter) -> Tensor:
         state = self.state[p]

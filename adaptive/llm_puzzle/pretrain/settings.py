@@ -45,9 +45,7 @@ class ParentShape:
             if getattr(self, name) <= 0:
                 raise UserError(f"shape.{name} must be positive, not {getattr(self, name)}")
         if self.heads % self.kv_heads:
-            raise UserError(
-                f"shape.kv_heads={self.kv_heads} must divide shape.heads={self.heads}"
-            )
+            raise UserError(f"shape.kv_heads={self.kv_heads} must divide shape.heads={self.heads}")
         if self.head_dim % 2:
             raise UserError(f"shape.head_dim={self.head_dim} must be even (rotary embedding)")
         if not 258 <= self.vocab <= 65_536:
@@ -77,24 +75,29 @@ class Schedule:
     """Peak rate; Muon's updates are scaled to AdamW's size, so both share it."""
     weight_decay: float = 0.1
     """Decoupled decay of matrices; norms and embeddings have none."""
+    dropout: float = 0.0
+    """Share of what each attention and FFN adds to the residual stream that is zeroed in training:
+    for texts so short that they are read many times."""
     warmup: float = 0.02
     decay: float = 0.5
     clip: float = 1.0
     """Largest norm of the whole gradient."""
     validations: int = 12
     """Times the validation sets are read and a checkpoint is written, evenly spread."""
-    documents: int = 256
+    valid_documents: int = 256
     """Documents of each set read at these times; the final numbers come from all of them."""
 
     def validate(self) -> None:
         """Raises UserError for settings that cannot train."""
-        for name in ("batch", "steps", "lr", "clip", "validations", "documents"):
+        for name in ("batch", "steps", "lr", "clip", "validations", "valid_documents"):
             if getattr(self, name) <= 0:
                 raise UserError(f"schedule.{name} must be positive, not {getattr(self, name)}")
         if self.optimizer not in ("muon", "adamw"):
             raise UserError(f"schedule.optimizer={self.optimizer!r}: choose muon or adamw")
         if self.seconds < 0 or self.weight_decay < 0:
             raise UserError("schedule.seconds and schedule.weight_decay must not be negative")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"schedule.dropout={self.dropout} must lie in 0 to 1, 1 excluded")
         if min(self.warmup, self.decay) < 0 or self.warmup + self.decay > 1:
             raise UserError("schedule.warmup and schedule.decay are shares of the steps: sum <= 1")
 

@@ -50,7 +50,7 @@ def save_tokenizer(tokenizer: Tokenizer, directory: Path, context: int) -> None:
         "model_max_length": context,
         "clean_up_tokenization_spaces": False,
     }
-    tokenizer.save(str(directory / "tokenizer.json"))
+    tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

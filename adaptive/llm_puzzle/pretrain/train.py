@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from adaptive.llm_puzzle.pretrain.checkpoint import load_checkpoint, save_checkpoint
-from adaptive.llm_puzzle.pretrain.model import autocast, build_parent, evaluate, window_loss
+from adaptive.llm_puzzle.pretrain.model import (
+    add_dropout,
+    autocast,
+    build_parent,
+    evaluate,
+    window_loss,
+)
 from adaptive.llm_puzzle.pretrain.optim import make_optimizers
 from adaptive.llm_puzzle.pretrain.settings import ParentShape, Schedule
 from adaptive.llm_puzzle.pretrain.tokens import TokenData
@@ -56,9 +61,12 @@ class Trainer:
         self.losses: dict[str, dict[str, float]] = {}
         self._started = time.monotonic()
         self._reset()
-        # A model this small spends its time between kernels unless they are fused.
-        fuse = torch.compile if self.device.type == "cuda" else (lambda f: f)
-        self._loss: Callable[[nn.Module, Tensor], Tensor] = fuse(window_loss)
+        self._loss: Callable[[nn.Module, Tensor], Tensor] = window_loss
+        if self.device.type == "cuda":
+            # A model this small spends its time between kernels unless they are fused. Code that
+            # was compiled for another trainer is no use: dropout hooks are not among its guards.
+            torch.compiler.reset()
+            self._loss = torch.compile(window_loss)
 
     @property
     def seconds(self) -> float:
@@ -99,11 +107,14 @@ class Trainer:
 
     def _reset(self) -> None:
         """Untrained weights, the same tensors as before where there are some."""
-        fresh = build_parent(self.shape, self.seed).to(self.device)
+        fresh = build_parent(self.shape, self.seed)
+        nn.Module.to(fresh, self.device)
         if hasattr(self, "model"):  # keep the identity: the compiled code refers to it
             self.model.load_state_dict(fresh.state_dict())
         else:
-            self.model = fresh
+            self.model = fresh.train()
+            if self.schedule.dropout:
+                add_dropout(self.model, self.schedule.dropout)
         self.optimizers = make_optimizers(
             self.model, self.schedule.optimizer, self.schedule.lr, self.schedule.weight_decay
         )
@@ -112,6 +123,8 @@ class Trainer:
         """One optimiser step; returns the loss before it, still on the device."""
         rate = self.schedule.rate(self.step, self.steps)
         batch = self.data.batch(self.step, self.schedule.batch, self.shape.context, self.seed)
+        if self.schedule.dropout:  # the same draws after a resume
+            torch.manual_seed(self.seed * 1_000_003 + self.step)
         with autocast(self.device):
             loss = self._loss(self.model, batch)
         loss.backward()
@@ -126,15 +139,13 @@ class Trainer:
     def _choose_steps(self) -> None:
         """Sets ``steps`` so that the run fills ``schedule.seconds``, from a measured pace."""
         for _ in range(WARM_STEPS):
-            loss = self._update()
-        loss.item()
+            self._update()
         self._evaluate()  # its first call is slow as well
         begun = time.monotonic()
         self._evaluate()
         validation, begun = time.monotonic() - begun, time.monotonic()
-        for _ in range(TIMED_STEPS):
-            loss = self._update()
-        loss.item()
+        losses = [self._update() for _ in range(TIMED_STEPS)]
+        losses[-1].item()  # waits for the device
         pace = (time.monotonic() - begun) / TIMED_STEPS
         left = self.schedule.seconds - self.seconds - (validation + 2) * self.schedule.validations
         self.steps = max(TIMED_STEPS, min(self.schedule.steps, int(0.97 * left / pace)))
@@ -143,12 +154,15 @@ class Trainer:
         self.log(step=0, steps=self.steps, tokens=tokens, seconds_per_step=pace)
 
     def _evaluate(self) -> dict[str, dict[str, float]]:
-        limit = self.schedule.documents
+        limit = self.schedule.valid_documents
+        self.model.eval()
         with autocast(self.device):
-            return {
+            losses = {
                 name: evaluate(self.model, documents, limit)
                 for name, documents in self.validation.items()
             }
+        self.model.train()
+        return losses
 
     def _validate(self, loss: float) -> None:
         self.losses = self._evaluate()
@@ -160,8 +174,8 @@ class Trainer:
 
     def _resume(self) -> None:
         about = load_checkpoint(self.path, self.model, self.optimizers)
-        self.step, self.steps = int(about["step"]), int(about["steps"])
-        self._started -= json.loads(about["seconds"])
+        self.step, self.steps = about["step"], about["steps"]
+        self._started -= about["seconds"]
         self.log(step=self.step, steps=self.steps, resumed=True)
 
     def _report(self, loss: float, pace: float) -> None:

@@ -64,6 +64,14 @@ def test_another_experiment_is_refused_and_the_first_one_kept(tmp_path):
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "done"
 
 
+@pytest.mark.parametrize("text", ["- a list", "name: x", "a: [", ""])
+def test_somebody_elses_configuration_is_not_overwritten(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match="is not of a run: choose another hydra.run.dir"):
+        Experiment(CONFIG).run(tmp_path)
+    assert (tmp_path / "config.yaml").read_text() == text
+
+
 def test_a_failure_while_stages_are_listed_is_recorded(tmp_path, monkeypatch):
     def refuse(config):
         raise UserError("parent=x has no weights")

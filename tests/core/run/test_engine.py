@@ -235,3 +235,8 @@ def test_stages_have_their_own_random_numbers(tmp_path):
     stages = [Stage(name, lambda ctx: drawn.append(random.random())) for name in "ab"]
     run_stages(stages, RunDir(tmp_path))
     assert len(set(drawn)) == 2
+
+
+def test_a_summary_holds_single_values(tmp_path):
+    with pytest.raises(AssertionError, match="'ladder' is not a single value"):
+        run_stages([Stage("a", lambda ctx: ctx.summary(ladder=[1, 2]))], RunDir(tmp_path))

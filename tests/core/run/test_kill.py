@@ -21,6 +21,14 @@ def start(directory: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+def wait_until_it_runs(process: subprocess.Popen, directory: Path) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("["):  # of the first stage
+            return
+    raise AssertionError(f"no stage began in {directory}")
+
+
 def records(directory: Path) -> list:
     lines = (directory / "metrics.jsonl").read_text().splitlines()
     return sorted((r["stage"], r["step"], r.get("value")) for r in map(json.loads, lines))
@@ -33,10 +41,8 @@ def test_sigkill_at_random_moments(tmp_path):
         assert process.wait() == 0
     deaths = 0
     for _ in range(KILLS):
-        (killed / "status.json").unlink(missing_ok=True)
         with start(killed) as process:
-            while process.poll() is None and not (killed / "status.json").exists():
-                time.sleep(0.005)
+            wait_until_it_runs(process, killed)
             time.sleep(chance.uniform(0, 0.5))
             process.kill()
             deaths += process.wait() == -signal.SIGKILL
@@ -47,3 +53,13 @@ def test_sigkill_at_random_moments(tmp_path):
         assert (killed / name).read_text() == (whole / name).read_text()
     assert records(killed) == records(whole)
     assert not list(killed.rglob(".tmp-*")) and not list(killed.rglob(".*.partial"))
+
+
+def test_sigterm_is_an_interruption_that_says_how_to_go_on(tmp_path):
+    with start(tmp_path) as process:
+        wait_until_it_runs(process, tmp_path)
+        process.terminate()
+        _, err = process.communicate()
+    assert process.returncode == 130
+    assert err.startswith("\ninterrupted, nothing is lost; to resume: python -m adaptive.run ")
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"

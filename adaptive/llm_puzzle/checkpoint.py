@@ -1,0 +1,48 @@
+"""Children on disk: Hugging Face directories that load anywhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from adaptive.core.run import atomic_path
+from adaptive.llm_puzzle import modeling_puzzle
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
+
+MODULE = "modeling_puzzle"
+
+
+def save_child(
+    model: PuzzleForCausalLM, tokenizer: PreTrainedTokenizerBase | None, directory: Path
+) -> None:
+    """Writes a model as a Hugging Face directory, whole or not at all.
+
+    The modelling file is copied beside the weights, so that ``AutoModelForCausalLM`` loads it with
+    ``trust_remote_code=True`` where ``adaptive`` is not installed.
+
+    Args:
+        model: the child.
+        tokenizer: saved with it if there is one.
+        directory: to make or replace.
+    """
+    with atomic_path(directory) as temporary:
+        model.save_pretrained(temporary)
+        shutil.copyfile(modeling_puzzle.__file__, temporary / f"{MODULE}.py")
+        path = temporary / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["auto_map"] = {
+            "AutoConfig": f"{MODULE}.{PuzzleModelConfig.__name__}",
+            "AutoModelForCausalLM": f"{MODULE}.{PuzzleForCausalLM.__name__}",
+        }
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)
+
+
+def register_auto_classes() -> None:
+    """Tells transformers of the child's classes, so that children load without remote code."""
+    AutoConfig.register(PuzzleModelConfig.model_type, PuzzleModelConfig, exist_ok=True)
+    AutoModelForCausalLM.register(PuzzleModelConfig, PuzzleForCausalLM, exist_ok=True)

@@ -1,0 +1,170 @@
+"""Planning without weights: what a search space costs, from the parent's shape alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from adaptive.core import Budget, UserError, Workload, format_quantity
+from adaptive.core.cost import Roofline
+from adaptive.core.hardware import detect
+from adaptive.core.report import Report, frontier_plot
+from adaptive.core.run import Stage, StageContext, atomic_write_json, atomic_write_text, say
+from adaptive.llm_puzzle.blocks import BlockOption
+from adaptive.llm_puzzle.config import PuzzleConfig, ShapeConfig
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
+from adaptive.llm_puzzle.parent import parent_config, parent_directory
+from adaptive.llm_puzzle.prices import Pricing
+from adaptive.llm_puzzle.score import load_scores
+from adaptive.llm_puzzle.search import latency_frontier
+from adaptive.llm_puzzle.shapes import DTYPES
+from adaptive.llm_puzzle.space import search_space
+
+BOUND = "lower bound (roofline)"
+
+
+def stages(config: PuzzleConfig) -> list[Stage]:
+    """One stage that prices the space and says what a real run needs."""
+    scores = None if config.score.path is None else _scores_file(config.score.path)
+    depends = [config, None if scores is None else scores.read_text(encoding="utf-8")]
+    return [Stage("plan", lambda ctx: plan(ctx, config), (), depends)]
+
+
+def plan(ctx: StageContext, config: PuzzleConfig) -> None:
+    """Writes ``plan.csv`` (one row an option), the report, and a frontier where there are scores."""
+    model = planned_parent(config)
+    blocks = [BlockOption.from_config(entry) for entry in model.blocks]
+    space = search_space(config.space, blocks)
+    work = config.workload
+    device = detect(config.cost.hardware or ctx.device)
+    pricing = Pricing(
+        model,
+        space,
+        Workload(work.batch, work.prompt, work.output),
+        Roofline(device),
+        DTYPES.get(config.dtype, config.dtype),
+    )
+    fixed = pricing.fixed()
+    priced = {block: pricing.block_cost(block) for layer in space for block in layer.blocks}
+    whole = {
+        name: fixed[name] + sum(priced[layer.parent][name] for layer in space) for name in fixed
+    }
+    least = {
+        name: fixed[name] + sum(min(priced[b][name] for b in layer.blocks) for layer in space)
+        for name in fixed
+    }
+    rows = [{"option": block.label, **priced[block]} for block in space[0].blocks]
+    atomic_write_text(ctx.dir / "plan.csv", _csv(rows))
+    tokens = pricing.workload.tokens
+    summary: dict[str, Any] = {
+        "plan.layers": len(space),
+        "plan.options": max(len(layer.blocks) for layer in space),
+        "plan.log10_architectures": sum(math.log10(len(layer.blocks)) for layer in space),
+        "plan.device": device.name,
+        "parent.params": int(whole["params"]),
+        "parent.memory": whole["memory"],
+        "parent.flops": whole["flops"],
+        "latency.parent.bound": whole["latency"],
+        "throughput.parent.bound": tokens / whole["latency"],
+        "smallest.params": int(least["params"]),
+        "smallest.memory": least["memory"],
+        "smallest.latency.bound": least["latency"],
+    }
+    page = Report(f"Plan: {config.name}", f"{config.parent} on {device.name}")
+    page.numbers(
+        {
+            "parameters": f"{whole['params'] / 1e9:.2f} B",
+            "memory": format_quantity(whole["memory"], "memory"),
+            "latency": format_quantity(whole["latency"], "latency"),
+        },
+        {"memory": "weights and KV cache", "latency": BOUND},
+    )
+    page.section("Options of a layer").table(
+        [_shown(row) for row in rows],
+        f"Each option of one layer at batch {work.batch}, {work.prompt} tokens in and "
+        f"{work.output} out. Latency is a {BOUND}.",
+    )
+    if config.score.path is None:
+        refusal = missing_scores(config)
+        say(f"[plan] no frontier: {refusal}")
+        summary["frontier"] = f"refused: {refusal}"
+        page.section("Frontier").text(f"None: {refusal}.")
+    else:
+        problem = pricing.problem(load_scores(Path(config.score.path)), config.score.metric)
+        budget = Budget(config.budget.limits())
+        found = latency_frontier(problem, config.search.frontier, config.search, budget)
+        atomic_write_json(ctx.dir / "frontier.json", found)
+        points = [(1e3 * row["latency"], row["loss"]) for row in found if "loss" in row]
+        figure = frontier_plot(points, x=f"latency (ms), {BOUND}", y=config.score.metric)
+        page.section("Frontier").figure(figure, "Optimal loss at each latency.")
+        summary["frontier"] = f"{len(points)} points in frontier.json"
+    ctx.summary(summary)
+    page.code("Configuration", json.dumps(_plain(config), indent=2))
+    page.save(ctx.dir / "report.html")
+
+
+def missing_scores(config: PuzzleConfig) -> str:
+    """The sentence that says why there is no frontier and how to get one."""
+    return (
+        "scores are missing, and made-up ones would make up the answer; score the library with "
+        f"`python -m adaptive.run +exp={config.name} plan_only=false parent=DIR` where the "
+        "parent's weights are, then plan with score.path=RUN/artifacts/scores"
+    )
+
+
+def planned_parent(config: PuzzleConfig) -> PuzzleModelConfig:
+    """The parent's configuration, from ``shape`` where it is given, else from its directory."""
+    if config.shape is None:
+        return parent_config(parent_directory(config.parent))
+    return from_shape(config.shape)
+
+
+def from_shape(shape: ShapeConfig) -> PuzzleModelConfig:
+    """The configuration of a homogeneous Llama."""
+    block = {
+        "attention": {"kind": "gqa", "num_key_value_heads": shape.kv_heads},
+        "ffn": {"kind": "mlp", "intermediate_size": shape.intermediate},
+    }
+    return PuzzleModelConfig(
+        vocab_size=shape.vocab,
+        hidden_size=shape.hidden,
+        num_attention_heads=shape.heads,
+        head_dim=shape.head_dim,
+        tie_word_embeddings=shape.tied,
+        blocks=[block] * shape.layers,
+    )
+
+
+def _scores_file(path: str) -> Path:
+    file = Path(path) / "scores.json"
+    if not file.is_file():
+        raise UserError(
+            f"score.path={path} holds no scores.json; give the artifacts/scores directory of a "
+            "run that has scored this parent's library (scores are measured, never made up)"
+        )
+    return file
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        name: value if isinstance(value, str) else format_quantity(value, name)
+        for name, value in row.items()
+    }
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _plain(config: PuzzleConfig) -> Any:
+    from adaptive.core.run import to_plain
+
+    return to_plain(config)

@@ -1,0 +1,103 @@
+"""From scores and cost models to the one problem of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adaptive.core import ChoiceProblem, Workload
+from adaptive.core.cost import Analytic, Block, CostModel, MeasuredTable
+from adaptive.core.errors import UserError
+from adaptive.llm_puzzle.blocks import BlockOption
+from adaptive.llm_puzzle.latency import model_key
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
+from adaptive.llm_puzzle.score import LayerScores
+from adaptive.llm_puzzle.shapes import shape, stack
+from adaptive.llm_puzzle.space import LayerSpace
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """Prices every option of a space at one workload.
+
+    Attributes:
+        config: of the parent.
+        space: options of every layer.
+        workload: batch and lengths.
+        latency: measured table, or a roofline, whose latencies are lower bounds.
+        dtype: of the weights, in the names of ``core.cost``.
+    """
+
+    config: PuzzleModelConfig
+    space: Sequence[LayerSpace]
+    workload: Workload
+    latency: CostModel
+    dtype: str
+
+    def problem(self, scores: Sequence[LayerScores], metric: str) -> ChoiceProblem:
+        """Layers x options with loss, latency, memory (weights and KV cache), parameters, FLOPs.
+
+        Args:
+            scores: of every layer, labelled as the space is.
+            metric: which score is the loss.
+
+        Raises:
+            UserError: the scores belong to another space.
+        """
+        for i, (options, score) in enumerate(zip(self.space, scores, strict=True)):
+            labels = [option.label for option in options.attention]
+            if labels != score.attention or [o.label for o in options.ffn] != score.ffn:
+                raise UserError(
+                    f"scores of layer {i} are of another search space; run the scores stage again"
+                )
+        costs = [[self.block_cost(block) for block in layer.blocks] for layer in self.space]
+        return ChoiceProblem(
+            loss=[score.values_AF[metric].reshape(-1).tolist() for score in scores],
+            cost={name: [[c[name] for c in layer] for layer in costs] for name in costs[0][0]},
+            fixed=self.fixed(),
+            groups=[f"layer {i}" for i in range(len(self.space))],
+            options=[[block.label for block in layer.blocks] for layer in self.space],
+            workload=self.workload,
+        )
+
+    def block_cost(self, block: BlockOption) -> dict[str, float]:
+        """Cost of a layer by resource."""
+        halves = (shape(self.config, block.attention), shape(self.config, block.ffn))
+        return _add(*(self._cost(half) for half in halves))
+
+    def fixed(self) -> dict[str, float]:
+        """Cost of what no choice changes.
+
+        With measured latencies this includes what the parent takes beyond the sum of its parts
+        (calls, allocation): a child, which is called in the same way, takes that as well.
+        """
+        whole = stack(self.config)
+        ends = _add(*(self._cost(part) for part in (whole.blocks[0], whole.blocks[-1])))
+        if isinstance(self.latency, MeasuredTable):
+            parts = sum(self.block_cost(layer.parent)["latency"] for layer in self.space)
+            measured = self.latency.latency(model_key(self.config), self.workload, self.dtype)
+            ends["latency"] = measured.seconds - parts
+        return ends
+
+    def additivity_error(self) -> float:
+        """Sum of the parent's measured parts over the measured whole, minus one."""
+        assert isinstance(self.latency, MeasuredTable)
+        whole = stack(self.config)
+        parts = sum(self._cost(part)["latency"] for part in whole.blocks)
+        measured = self.latency.latency(model_key(self.config), self.workload, self.dtype)
+        return parts / measured.seconds - 1
+
+    def _cost(self, block: Block) -> dict[str, float]:
+        counts = Analytic().cost(block, self.workload, self.dtype)
+        return {**self.latency.cost(block, self.workload, self.dtype), **counts}
+
+
+def _add(*costs: dict[str, float]) -> dict[str, float]:
+    return {name: sum(cost[name] for cost in costs) for name in costs[0]}
+
+
+def blocks_of(space: Sequence[LayerSpace], choice: np.ndarray) -> list[BlockOption]:
+    """The layers of a choice."""
+    return [layer.blocks[k] for layer, k in zip(space, choice.tolist(), strict=True)]

@@ -1,0 +1,262 @@
+"""The page of a Puzzle run: what was found, what was promised, what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaptive.core import Allocation, ChoiceProblem, format_quantity
+from adaptive.core.report import (
+    Report,
+    allocation_plot,
+    compare_plot,
+    curves_plot,
+    frontier_plot,
+    ladder_plot,
+    predicted_measured_plot,
+)
+from adaptive.core.run import StageContext, to_plain
+from adaptive.llm_puzzle.config import PuzzleConfig
+from adaptive.llm_puzzle.score import LayerScores, load_scores
+
+METRIC_LABELS = {
+    "kl": "sum of replace-one-block KL (nats/token)",
+    "lm_loss": "sum of replace-one-block loss increases (nats/token)",
+    "cosine": "sum of replace-one-block cosine distances",
+}
+
+
+def write(ctx: StageContext, config: PuzzleConfig) -> None:
+    """Writes ``report.html`` and ``results.json`` of a finished run."""
+    found = _read(ctx.input("search") / "search.json")
+    problem = ChoiceProblem.from_json(_read(ctx.input("search") / "problem.json"))
+    allocation = Allocation.from_json(found["allocation"])
+    checked = _read(ctx.input("verify") / "verify.json")
+    bound = config.cost.model == "roofline"
+    results = {
+        name: _read(path)
+        for name in ("child", *config.baselines)
+        if (path := ctx.input(_stage(name)) / "quality.json").is_file()
+    }
+    page = Report(f"Puzzle: {config.name}", f"{config.parent} on {ctx.device}")
+    _headline(page, allocation, results["child"], checked)
+    _frontier(page, ctx, config, problem, found, results, bound)
+    page.section("Chosen architecture").figure(
+        allocation_plot(problem, allocation, resource="latency"),
+        "Left: every option of every layer, darker where it costs more quality, the chosen one "
+        "framed. Right: latency of each layer, parent in outline, child filled.",
+    )
+    _promise(page, allocation, checked, bound)
+    _results(page, results)
+    _library(page, ctx, config, load_scores(ctx.input("scores")))
+    _training(page, ctx)
+    page.section("Configuration").code("All settings", json.dumps(to_plain(config), indent=2))
+    page.save(ctx.dir / "report.html")
+
+
+def _headline(
+    page: Report, allocation: Allocation, child: Mapping[str, float], checked: Mapping[str, Any]
+) -> None:
+    page.numbers(
+        {
+            "speed-up": f"{checked['speedup.measured']:.2f}x",
+            "loss": f"{child['loss.gkd']:.3f}",
+            "KL from parent": f"{child['kl.gkd']:.3f}",
+            "parameters": format_quantity(child["params"], "params"),
+            "gap": f"{allocation.gap:.1e}",
+        },
+        {
+            "speed-up": "measured",
+            "loss": "nats a token, after distillation",
+            "KL from parent": "nats a token",
+            "gap": f"certified, {allocation.status}",
+        },
+    )
+
+
+def _frontier(
+    page: Report,
+    ctx: StageContext,
+    config: PuzzleConfig,
+    problem: ChoiceProblem,
+    found: Mapping[str, Any],
+    results: Mapping[str, Any],
+    bound: bool,
+) -> None:
+    rows = _read(ctx.input("search") / "frontier.json")
+    points = [(1e3 * row["latency"], row["loss"]) for row in rows if row.get("loss") is not None]
+    marked = {}
+    for name in results:
+        choice = np.array(found["choices"][name])
+        total = problem.total(choice)["latency"]
+        marked[name] = (1e3 * total, problem.total_loss(choice))
+    kind = "lower bound" if bound else "predicted from measured blocks"
+    page.section("Frontier").figure(
+        frontier_plot(
+            points,
+            x=f"latency (ms), {kind}",
+            y=METRIC_LABELS[config.score.metric],
+            marked=marked,
+        ),
+        "Least loss that the library allows at each latency, with the child and the baselines.",
+    )
+    page.table(
+        [
+            {
+                "latency (ms)": f"{1e3 * row['latency']:.3f}",
+                "speed-up": f"{row['speedup']:.2f}x",
+                "loss": f"{row['loss']:.4f}",
+                "bound": f"{row['bound']:.4f}",
+                "loss saved per ms": f"{row['price'] / 1e3:.4f}",
+            }
+            for row in rows
+            if row.get("loss") is not None
+        ],
+        "The frontier in numbers; the last column is the marginal price of latency.",
+    )
+
+
+def _promise(page: Report, allocation: Allocation, checked: Mapping[str, Any], bound: bool) -> None:
+    predicted = allocation.cost
+    rows = [
+        {
+            "quantity": f"latency{' (predicted: lower bound)' if bound else ''}",
+            "predicted": format_quantity(predicted["latency"], "latency"),
+            "measured": format_quantity(checked["latency.child.measured"], "latency"),
+            "error": f"{100 * checked['latency.error']:+.1f} %",
+        },
+        {
+            "quantity": "memory (weights and KV cache)",
+            "predicted": format_quantity(predicted["memory"], "memory"),
+            "measured": format_quantity(checked["memory.child.measured"], "memory"),
+            "error": f"{100 * checked['memory.error']:+.1f} %",
+        },
+    ]
+    page.section("Predicted and measured").table(rows, "The child's promise and the fact.")
+    if not bound:
+        speedup = checked["speedup.measured"]
+        points = [
+            {
+                "name": "child",
+                "predicted": 1e3 * predicted["latency"],
+                "measured": 1e3 * checked["latency.child.measured"],
+            },
+        ]
+        page.figure(
+            predicted_measured_plot(points, unit="ms"),
+            f"Latency of the child; measured in turns with its parent, {speedup:.2f}x as fast.",
+        )
+
+
+def _results(page: Report, results: Mapping[str, Any]) -> None:
+    page.section("Quality").figure(
+        compare_plot(
+            {name: result["loss.gkd"] for name, result in results.items()},
+            x="loss after global distillation (nats/token)",
+        ),
+        "Child and baselines: same budget, same library, same distillation tokens.",
+    )
+    page.table(
+        [
+            {
+                "architecture": name,
+                "loss before": f"{result['loss.bld']:.4f}",
+                "loss after": f"{result['loss.gkd']:.4f}",
+                "KL before": f"{result['kl.bld']:.4f}",
+                "KL after": f"{result['kl.gkd']:.4f}",
+                "same top choice": f"{100 * result['top1.gkd']:.1f} %",
+                "parameters": format_quantity(result["params"], "params"),
+            }
+            for name, result in results.items()
+        ],
+        "Validation, before and after global distillation.",
+    )
+
+
+def _library(
+    page: Report, ctx: StageContext, config: PuzzleConfig, scores: list[LayerScores]
+) -> None:
+    metric = config.score.metric
+    records = _read(ctx.input("library") / "library.json")
+    page.section("Block library")
+    for side in ("attention", "ffn"):
+        labels = list(dict.fromkeys(label for s in scores for label in getattr(s, side)[1:]))
+        ladders = {label: [_score(s, side, label, metric) for s in scores] for label in labels}
+        if ladders:
+            name = {"attention": "attention", "ffn": "feed-forward"}[side]
+            page.figure(
+                ladder_plot(ladders, y=f"replace-one-block {metric}"),
+                f"What each {name} option costs in each layer, the rest being the parent's.",
+            )
+    inversions = _read(ctx.input("scores") / "inversions.json")
+    if inversions:
+        page.text(
+            f"{len(inversions)} ladders are not monotone: a cheaper option scores better than a "
+            "dearer one. That is distillation noise rather than a discovery."
+        )
+        page.table(
+            [{**i, "difference": f"{i['difference']:.4f}"} for i in inversions[:20]],
+            "Inversions, the first twenty.",
+        )
+    if records:
+        page.table(
+            [_mean_losses(option, records) for option in dict.fromkeys(map(_option, records))],
+            "Normalised error of the block's output on held-out rows, mean over layers: with the "
+            "paper's initial weights, with closed-form ones, and after local distillation.",
+        )
+
+
+def _option(record: Mapping[str, Any]) -> tuple[str, str]:
+    return record["side"], record["option"]
+
+
+def _mean_losses(option: tuple[str, str], records: list[dict[str, Any]]) -> dict[str, str]:
+    mine = [record for record in records if _option(record) == option]
+    means = {
+        label: f"{np.mean([record[name] for record in mine]):.4f}"
+        for label, name in (
+            ("paper's start", "loss_paper"),
+            ("closed-form start", "loss_ridge"),
+            ("distilled", "loss"),
+        )
+    }
+    return {"half": option[0], "option": option[1], **means}
+
+
+def _score(score: LayerScores, side: str, label: str, metric: str) -> float:
+    """Score of one option with the parent's other half; NaN where the layer lacks it."""
+    labels = getattr(score, side)
+    if label not in labels:
+        return float("nan")
+    table_AF, i = score.values_AF[metric], labels.index(label)
+    return float(table_AF[i, 0] if side == "attention" else table_AF[0, i])
+
+
+def _training(page: Report, ctx: StageContext) -> None:
+    records = [json.loads(line) for line in _lines(ctx.run.path / "metrics.jsonl")]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        if record.get("stage", "").startswith(("child", "baseline_")) and "kl" in record:
+            name = record["stage"].removeprefix("baseline_")
+            curves.setdefault(name, []).append((record["step"], record["kl"]))
+    if curves:
+        page.section("Global distillation").figure(
+            curves_plot(curves, y="KL from the parent (nats/token)", log=True),
+            "Training batches, child and baselines.",
+        )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def _stage(name: str) -> str:
+    return name if name == "child" else f"baseline_{name}"
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,146 @@
+"""Finding the child: allocation, the check of its promise on the device, baselines, frontier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adaptive.core import Allocation, Budget, ChoiceProblem, UserError, frontier, solve_best
+from adaptive.llm_puzzle.baselines import BASELINES
+from adaptive.llm_puzzle.config import SearchConfig
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answer of a search.
+
+    Attributes:
+        batch: batch size of the best allocation.
+        problem: at that batch size.
+        allocation: the answer with its certificate.
+        limits: absolute limits at which it was found, tightened where a promise was not kept.
+        budget: the budget as asked.
+        promises: one record a check: predicted and measured latency, and the limit.
+    """
+
+    batch: int
+    problem: ChoiceProblem
+    allocation: Allocation
+    limits: Budget
+    budget: Budget
+    promises: list[dict[str, float]]
+
+
+def search(
+    problems: dict[int, ChoiceProblem],
+    budget: Budget,
+    config: SearchConfig,
+    measure: Callable[[int, np.ndarray], float] | None = None,
+    attempts: int = 2,
+    tolerance: float = 0.003,
+) -> Found:
+    """The best allocation over batch sizes whose latency, measured, is within the budget.
+
+    A predicted latency is a sum of medians and may be some percent off. So the chosen architecture
+    is timed on the device, and if it misses a latency limit, the limit is tightened by the factor
+    that it was missed by and the search repeated.
+
+    Args:
+        problems: batch size to problem.
+        budget: the limits.
+        config: solver, gap and time limit.
+        measure: (batch size, choice) to measured latency in seconds; ``None`` checks nothing.
+        attempts: searches after the first one, at most.
+        tolerance: relative excess that counts as met, below what clocks can tell apart.
+    """
+    limits, promises = budget, []
+    for attempt in range(attempts + 1):
+        batch, allocation = solve_best(
+            problems,
+            limits,
+            solver=config.solver,
+            gap=config.gap,
+            time_limit=config.time_limit,
+        )
+        found = Found(batch, problems[batch], allocation, limits, budget, promises)
+        limit = budget.resolve(problems[batch]).get("latency")
+        if measure is None or limit is None or limit.max is None:
+            return found
+        measured = measure(batch, allocation.choice)
+        predicted = allocation.cost["latency"]
+        promises.append({"predicted": predicted, "measured": measured, "limit": limit.max})
+        if measured <= limit.max * (1 + tolerance) or attempt == attempts:
+            return found
+        # What was predicted within the limit took measured / predicted as long.
+        limits = tighten(budget, problems[batch], limit.max * predicted / measured)
+    raise AssertionError("the loop returns")
+
+
+def tighten(budget: Budget, problem: ChoiceProblem, latency: float) -> Budget:
+    """The budget in absolute terms with a smaller latency limit, in seconds."""
+    limits: dict[str, Any] = {
+        name: {"min": low, "max": high} for name, (low, high) in budget.resolve(problem).items()
+    }
+    limits["latency"]["max"] = latency
+    return Budget(limits)
+
+
+def baseline(
+    name: str,
+    found: Found,
+    seed: int,
+    measure: Callable[[int, np.ndarray], float] | None = None,
+    attempts: int = 2,
+) -> tuple[np.ndarray | None, str]:
+    """A baseline's choice at the budget of the search, its measured latency held to it as well.
+
+    Returns:
+        (choice, ""), or (None, why there is none).
+    """
+    limits = found.limits
+    for attempt in range(attempts + 1):
+        choice = BASELINES[name](found.problem, limits, seed)
+        if choice is None:
+            return None, f"no {name} choice from this library meets the budget ({limits})"
+        limit = found.budget.resolve(found.problem).get("latency")
+        if measure is None or limit is None or limit.max is None or attempt == attempts:
+            break
+        measured = measure(found.batch, choice)
+        if measured <= limit.max * 1.003:
+            break
+        predicted = found.problem.total(choice)["latency"]
+        limits = tighten(found.budget, found.problem, limit.max * predicted / measured)
+    return choice, ""
+
+
+def latency_frontier(
+    problem: ChoiceProblem, parts: list[float], config: SearchConfig, budget: Budget
+) -> list[dict[str, Any]]:
+    """Optimal loss at several parts of the parent's latency, other limits as they are.
+
+    Returns:
+        Rows of a table: ``latency`` (s), ``speedup``, ``loss``, ``bound``, ``price`` (loss that a
+        second more would save), or the reason why there is none.
+    """
+    others = {name: value for name, value in budget.limits.items() if name != "latency"}
+    others.pop("throughput", None)
+    budgets = [Budget({**others, "latency": f"{100 * part:g}%"}) for part in sorted(parts)]
+    reference = problem.reference_cost["latency"]
+    rows = []
+    for point in frontier(problem, budgets, solver=config.solver, gap=config.gap):
+        row: dict[str, Any] = {"budget": str(point.budget), "reason": point.reason}
+        if point.allocation is not None:
+            row |= {
+                "latency": point.allocation.cost["latency"],
+                "speedup": reference / point.allocation.cost["latency"],
+                "loss": point.allocation.loss,
+                "bound": point.allocation.bound,
+                "price": point.allocation.price.get("latency", 0.0),
+            }
+        rows.append(row)
+    if not rows:
+        raise UserError("search.frontier is empty: list parts of the latency, such as [0.8, 0.6]")
+    return rows

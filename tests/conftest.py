@@ -1,0 +1,30 @@
+"""Stricter than the user's environment: shapes are checked, and warnings are errors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+# Modules whose annotated shapes and types are checked at every call, under pytest alone. Those
+# that tell users about wrong types stay out: their tests pass wrong types on purpose.
+SHAPE_CHECKED = ["adaptive.core.choice", "adaptive.core.frontier", "adaptive.core.solvers"]
+install_import_hook(SHAPE_CHECKED, "typechecker.checked")
+
+settings.register_profile(
+    "two_cores", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("two_cores")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of test data: ``ADAPTIVE_DATA``, or ``../shared/data`` beside the checkout."""
+    given = os.environ.get("ADAPTIVE_DATA")
+    path = Path(given) if given else Path(__file__).parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip(f"no test data at {path}: set ADAPTIVE_DATA to the folder that holds it")
+    return path
