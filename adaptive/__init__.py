@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from adaptive import _plugin
 from adaptive._version import __version__
 
 if TYPE_CHECKING:
@@ -28,3 +29,6 @@ def load(name: str, *overrides: str, config_dir: str | None = None) -> Experimen
     from adaptive.config import load
 
     return load(name, *overrides, config_dir=config_dir)
+
+
+_plugin.install()

@@ -31,6 +31,9 @@ def app(composed: DictConfig) -> None:
 
 def main() -> None:
     """Entry point of the console script ``adaptive``."""
+    # OpenMP threads that spin while they wait for each other make a busy machine five times as
+    # slow, and an idle one no faster. OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     with told(sys.argv[1:]):
         register()

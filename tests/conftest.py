@@ -9,6 +9,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
+# As the command line does, and before anything imports torch: see adaptive/run.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Modules whose annotated shapes and types are checked at every call, under pytest alone. Those
 # that tell users about wrong types stay out: their tests pass wrong types on purpose.
 SHAPE_CHECKED = ["adaptive.core.choice", "adaptive.core.frontier", "adaptive.core.solvers"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from adaptive.core.run import atomic_path
 from adaptive.llm_puzzle import modeling_puzzle
@@ -28,7 +31,7 @@ def save_child(
         tokenizer: saved with it if there is one.
         directory: to make or replace.
     """
-    with atomic_path(directory) as temporary:
+    with atomic_path(directory) as temporary, _no_progress_bar():
         model.save_pretrained(temporary)
         shutil.copyfile(modeling_puzzle.__file__, temporary / f"{MODULE}.py")
         path = temporary / "config.json"
@@ -42,7 +45,13 @@ def save_child(
             tokenizer.save_pretrained(temporary)
 
 
-def register_auto_classes() -> None:
-    """Tells transformers of the child's classes, so that children load without remote code."""
-    AutoConfig.register(PuzzleModelConfig.model_type, PuzzleModelConfig, exist_ok=True)
-    AutoModelForCausalLM.register(PuzzleModelConfig, PuzzleForCausalLM, exist_ok=True)
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Without transformers' bar over one shard; stages show their own progress."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

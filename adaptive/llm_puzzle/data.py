@@ -19,6 +19,7 @@ from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.config import DataConfig
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.pretrain.corpus import read_text
+from adaptive.llm_puzzle.runtime import Runner
 
 
 @dataclass(frozen=True)
@@ -225,19 +226,21 @@ def sample_rows(
         )
     eos = model.config.eos_token_id
     ends = torch.tensor([eos] if isinstance(eos, int) else eos or [], device=model.device)
-    start = torch.full((batch_size, 1), bos, device=model.device)
+    runner = Runner(model)
+    runner.reserve(batch_size, length)
     count = 0
     while count < tokens:
-        ids_NT = model.generate(
-            start,
-            attention_mask=torch.ones_like(start),
-            max_new_tokens=length - 1,
-            do_sample=True,
-            temperature=temperature,
-            top_k=0,
-            pad_token_id=int(ends[0]) if len(ends) else 0,
-        )
-        ended = torch.isin(ids_NT[:, 1:], ends)
-        lengths_N = torch.where(ended.any(1), ended.int().argmax(1) + 2, ids_NT.shape[1])
-        count += int(lengths_N.sum())
-        yield Rows(ids_NT, lengths_N).to(torch.device("cpu"))
+        ids_BT = torch.full((batch_size, length), bos, device=model.device)
+        ended_B = torch.zeros(batch_size, dtype=torch.bool, device=model.device)
+        lengths_B = torch.full((batch_size,), length, device=model.device)
+        for position in range(length - 1):
+            logits_BV = runner.decode(ids_BT[:, position : position + 1], position).float()
+            next_B = torch.multinomial((logits_BV / temperature).softmax(-1), 1)[:, 0]
+            ids_BT[:, position + 1] = next_B
+            ends_now_B = torch.isin(next_B, ends) & ~ended_B
+            lengths_B[ends_now_B] = position + 2
+            ended_B |= ends_now_B
+            if ended_B.all():
+                break
+        count += int(lengths_B.sum())
+        yield Rows(ids_BT, lengths_B).to(torch.device("cpu"))

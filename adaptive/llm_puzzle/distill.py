@@ -161,7 +161,7 @@ class _LayerTrainer:
     def _output(
         self, module: PuzzleLayer, option: AttentionOption | FFNOption, batch: LayerActivations
     ) -> torch.Tensor:
-        """Output of the block at real tokens, [M, H], the parent's other half around the variant."""
+        """Output of the block at real tokens, [M, H], with the parent's other half."""
         if isinstance(option, FFNOption):
             return module.feed(batch.mid_NTH[batch.mask_NT])
         mid_BTH = self.positions.attend(module, batch.x_NTH)

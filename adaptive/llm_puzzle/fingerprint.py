@@ -1,4 +1,4 @@
-"""Fingerprints of files outside a run: checkpoints and texts that may be too large to read whole."""
+"""Fingerprints of files outside a run: checkpoints and texts, often too large to read whole."""
 
 from __future__ import annotations
 

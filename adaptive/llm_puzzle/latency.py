@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from adaptive.core.cost import Embedding, Head, MeasuredTable, Row, RowKey, decode_contexts
+from adaptive.core.cost.table import Phase
 from adaptive.core.hardware import Clock, Subject, clock_for, default_table_path, profile
 from adaptive.core.workload import Workload
 from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption
@@ -46,14 +47,20 @@ def make_clock(config: CostConfig, device: str) -> Clock:
     return clock_for(device, mode_of(config, device))
 
 
-def phases(workload: Workload) -> list[tuple[str, int]]:
+def phases(workload: Workload) -> list[tuple[Phase, int]]:
     """(phase, length) of the points at which a workload's latency is measured.
 
     A decode step takes time linear in its context, so the two ends of the generation suffice.
     """
     steps, first, last = decode_contexts(workload)
-    points = [("prefill", workload.prompt)] if workload.prompt else []
-    return points + [("decode", n) for n in dict.fromkeys((first, last)) if steps]
+    points: list[tuple[Phase, int]] = []
+    if workload.prompt:
+        points.append(("prefill", workload.prompt))
+    if steps:
+        points.append(("decode", first))
+    if steps and last > first:
+        points.append(("decode", last))
+    return points
 
 
 def profile_space(
@@ -95,7 +102,7 @@ def profile_space(
 def _sub_block(
     model: PuzzleForCausalLM,
     option: AttentionOption | FFNOption,
-    phase: str,
+    phase: Phase,
     length: int,
     workload: Workload,
 ) -> Subject:
@@ -105,7 +112,7 @@ def _sub_block(
     return Subject(key, phase, workload.batch, length, call, DTYPES[_name(model.dtype)])
 
 
-def _ends(model: PuzzleForCausalLM, phase: str, length: int, workload: Workload) -> list[Subject]:
+def _ends(model: PuzzleForCausalLM, phase: Phase, length: int, workload: Workload) -> list[Subject]:
     """Embedding with rotary tables, and final norm with head."""
     config, batch = model.config, workload.batch
     tokens, position = (length, 0) if phase == "prefill" else (1, length)
@@ -134,14 +141,14 @@ _SIZES = ("hidden_size", "num_attention_heads", "head_dim", "vocab_size", "hidde
 )  # fmt: skip
 
 
-def _whole(model: PuzzleForCausalLM, phase: str, length: int, workload: Workload) -> Subject:
+def _whole(model: PuzzleForCausalLM, phase: Phase, length: int, workload: Workload) -> Subject:
     call = whole_call(model, phase, length, workload)
     dtype = DTYPES[_name(model.dtype)]
     return Subject(model_key(model.config), phase, workload.batch, length, call, dtype)
 
 
 def whole_call(
-    model: PuzzleForCausalLM, phase: str, length: int, workload: Workload
+    model: PuzzleForCausalLM, phase: Phase, length: int, workload: Workload
 ) -> Callable[[], torch.Tensor]:
     """A call that runs the prefill, or one decode step, of a whole model."""
     runner = Runner(model)

@@ -14,11 +14,17 @@ size, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
@@ -94,7 +100,10 @@ class PuzzleModelConfig(PretrainedConfig):
         slots = ["sliding_attention" if window else "full_attention" for window in windows]
         padding = slots[-1] if slots else "full_attention"
         self.layer_types = slots + [padding] * (self.num_hidden_layers - len(slots))
-        self.sliding_window = next((window for window in windows if window), None)
+        sizes = sorted({window for window in windows if window})
+        if len(sizes) > 1:
+            raise ValueError(f"sliding windows must be of one size, these blocks have {sizes}")
+        self.sliding_window = sizes[0] if sizes else None
         for name in ("num_hidden_layers", "layer_types", "sliding_window"):
             kwargs.pop(name, None)  # derived from the blocks, also when read back from a file
         super().__init__(**kwargs)
@@ -146,7 +155,7 @@ class PuzzleAttention(nn.Module):
         if cache is not None:
             k_BKTD, v_BKTD = cache.update(k_BKTD, v_BKTD, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
+            self.config._attn_implementation or "eager", eager_attention_forward
         )
         o_BTND, _ = attend(
             self,
@@ -218,8 +227,9 @@ class PuzzleLayer(nn.Module):
         super().__init__()
         attention, ffn = block["attention"], block["ffn"]
         self.sliding_window = attention.get("sliding_window")
-        self.self_attn: nn.Module | None = None
-        self.mlp: nn.Module | None = None
+        # Either stays None where the half is missing; typed loosely, since callers know the kind.
+        self.self_attn: Any = None
+        self.mlp: Any = None
         if attention["kind"] != "no_op":
             self.input_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
             self.self_attn = (
@@ -255,6 +265,7 @@ class PuzzleLayer(nn.Module):
 
 class PuzzlePreTrainedModel(PreTrainedModel):
     config_class = PuzzleModelConfig
+    config: PuzzleModelConfig  # pyrefly: ignore[bad-override-mutable-attribute]
     base_model_prefix = "model"
     supports_gradient_checkpointing = False
     _no_split_modules = ["PuzzleLayer"]
@@ -278,18 +289,25 @@ class PuzzleModel(PuzzlePreTrainedModel):
             cache_slot += block["attention"]["kind"] == "gqa"
         self.layers = nn.ModuleList(layers)
         self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.rotary_emb = LlamaRotaryEmbedding(config=config)
+        # It reads sizes and rotary parameters, which both configurations call the same.
+        self.rotary_emb = LlamaRotaryEmbedding(cast(LlamaConfig, config))
         self.post_init()
 
     def masks(
         self,
         x_BTH: torch.Tensor,
         position_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | dict[str, Any] | None = None,
         cache: Cache | None = None,
-    ) -> dict[int | None, torch.Tensor | None]:
-        """The attention mask for each window size in use; ``None`` where plain causal will do."""
+    ) -> dict[int | None, Any]:
+        """The attention mask for each window size in use; ``None`` where plain causal will do.
+
+        ``generate`` with a static cache has made the masks already and passes them by layer type.
+        """
         windows = {block["attention"].get("sliding_window") for block in self.config.attending}
+        if isinstance(attention_mask, dict):
+            kinds = {True: "sliding_attention", False: "full_attention"}
+            return {window: attention_mask[kinds[window is not None]] for window in windows}
         make = {True: create_sliding_window_causal_mask, False: create_causal_mask}
         return {
             window: make[window is not None](
@@ -397,3 +415,10 @@ class PuzzleForCausalLM(PuzzlePreTrainedModel, GenerationMixin):
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
         )
+
+
+if __name__ == "adaptive.llm_puzzle.modeling_puzzle":
+    # As part of the library, not as a copy beside a checkpoint: children then load without
+    # remote code.
+    AutoConfig.register(PuzzleModelConfig.model_type, PuzzleModelConfig, exist_ok=True)
+    AutoModelForCausalLM.register(PuzzleModelConfig, PuzzleForCausalLM, exist_ok=True)

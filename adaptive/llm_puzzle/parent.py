@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase
 
 from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.adapters import translate
@@ -80,12 +81,15 @@ def parent_config(directory: Path) -> PuzzleModelConfig:
         raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"parent: {directory / 'config.json'} is not valid JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"parent: {directory / 'config.json'} describes no model: it is no object")
     if raw.get("model_type") == PuzzleModelConfig.model_type:
         return PuzzleModelConfig(**raw)
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-    except (ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # the validators of configurations raise types of their own
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
         raise UserError(
             f"parent: transformers cannot read {directory / 'config.json'}: {reason}"
         ) from None
@@ -100,8 +104,13 @@ def weight_files(directory: Path) -> list[Path]:
     """
     index = directory / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        files = [directory / name for name in names]
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(
+                f"parent: {index} is no index of weights; copy or download it again"
+            ) from None
+        files = [directory / name for name in sorted(names)]
     else:
         files = [directory / "model.safetensors"]
     for file in files:
@@ -143,16 +152,20 @@ def load_parent(name: str, device: torch.device, dtype: torch.dtype) -> Parent:
     with torch.device("meta"):
         model = PuzzleForCausalLM(config)
     model.to_empty(device=device)
+    model.to(dtype)  # pyrefly: ignore[bad-argument-type]
     _materialise_buffers(model, device)
-    model.to(dtype)
     _fill(model, files)
     model.eval().requires_grad_(False)
     return Parent(model, _tokenizer(directory), directory)
 
 
 def _materialise_buffers(model: PuzzleForCausalLM, device: torch.device) -> None:
-    """Rotary frequencies are computed, not loaded; moving from meta leaves them undefined."""
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config).to(device)
+    """Rotary frequencies are computed, not loaded; moving from meta leaves them undefined.
+
+    They stay in single precision whatever the weights are in, as in transformers.
+    """
+    inner = model.model
+    inner.rotary_emb = type(inner.rotary_emb)(cast(LlamaConfig, model.config)).to(device)
     model.tie_weights()
 
 

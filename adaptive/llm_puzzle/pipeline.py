@@ -248,7 +248,7 @@ class Puzzle:
         budget = Budget(config.budget.limits())
         found = search(problems, budget, config.search, check, config.verify.tighten)
         choices: dict[str, Any] = {"child": found.allocation.choice.tolist()}
-        reasons = {}
+        reasons: dict[str, str | None] = {}
         for name in config.baselines:
             choice, reason = baseline(name, found, ctx.seed, check, config.verify.tighten)
             choices[name] = None if choice is None else choice.tolist()

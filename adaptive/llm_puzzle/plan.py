@@ -35,7 +35,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
 
 
 def plan(ctx: StageContext, config: PuzzleConfig) -> None:
-    """Writes ``plan.csv`` (one row an option), the report, and a frontier where there are scores."""
+    """Writes ``plan.csv`` (a row an option), the report, and a frontier where there are scores."""
     model = planned_parent(config)
     blocks = [BlockOption.from_config(entry) for entry in model.blocks]
     space = search_space(config.space, blocks)

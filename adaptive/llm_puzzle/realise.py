@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +20,10 @@ def child_config(parent: PuzzleModelConfig, blocks: Sequence[BlockOption]) -> Pu
 
 def random_model(config: PuzzleModelConfig, like: PuzzleForCausalLM) -> PuzzleForCausalLM:
     """A model with random weights, of the dtype and on the device of another: for timing."""
-    model = PuzzleForCausalLM(config).to(device=like.device, dtype=like.dtype)
+    model: PuzzleForCausalLM = PuzzleForCausalLM(config)
+    model.to(device=like.device, dtype=like.dtype)  # pyrefly: ignore[missing-argument]
+    # Rotary frequencies are not weights: they stay in single precision.
+    model.model.rotary_emb = copy.deepcopy(like.model.rotary_emb)
     return model.eval().requires_grad_(False)
 
 

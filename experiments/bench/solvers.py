@@ -6,8 +6,8 @@
 Expected on 2 cores: 80x54x2 and 80x54x4 certified at gap 1e-4 in about 0.05 s (asked: 1 s and 3 s),
 162x72x3 at 1e-3 in about 0.1 s (asked: 5 s), a frontier of 50 budgets in about 1 s (asked: 10 s),
 the Lagrangian's bound within 0.01 % of the optimum at 80x54 (asked: 0.1 %). The paper's solver, CBC
-through python-mip, takes 20 times as long with two limits, some hundred times with three or four,
-where it does not always finish.
+through python-mip, takes 20 to 50 times as long with two limits and hundreds of times with four;
+with three or four it does not always finish in 20 s.
 
 Times are whole calls from arrays to answer, model building included, on both sides. An instance is
 a library with equal costs in all layers, as a real one has (see adaptive/core/testing.py), under

@@ -160,9 +160,10 @@ class _Ascent:
 
     def drop_idle(self) -> None:
         """Sets multipliers to 0 that the barrier alone keeps above it."""
-        for r in range(len(self.rows)):
+        for r in np.flatnonzero(self.best_v_R):
             v_R = self.best_v_R.copy()
             v_R[r] = 0.0
-            old = self.best_bound
-            if self.best_v_R[r] and self.certify(v_R) >= old - 1e-12 * max(abs(old), 1e-3):
-                self.best_bound, self.best_v_R = max(old, self.best_bound), v_R
+            least = self.best_bound - 1e-12 * max(abs(self.best_bound), 1e-3)
+            bound = self.certify(v_R)
+            if bound >= least:
+                self.best_bound, self.best_v_R = bound, v_R

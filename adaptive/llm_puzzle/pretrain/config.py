@@ -13,7 +13,9 @@ from adaptive.llm_puzzle.pretrain.settings import ParentShape, Schedule, Source
 class TextData:
     """The corpora, by a name of your choice that the results carry.
 
-    Training and validation text are separate files on purpose: nothing is split off at random.
+    Training and validation text are separate files on purpose: nothing is split off at random. A
+    recipe adds texts; the command line changes them (``data.train.NAME.path=...``) or leaves them
+    out (``~data.train.NAME``).
     """
 
     root: str = "."  # directory that the sources' relative paths start from
@@ -36,8 +38,8 @@ class TrainParentConfig(TaskConfig):
             sources: dict[str, Source] = getattr(self.data, split)
             if not sources:
                 raise UserError(
-                    f"data.{split} names no text: add one, such as "
-                    f"+data.{split}.mine.path=/path/to/text.txt"
+                    f"data.{split} names no text: the recipe needs at least one, as in "
+                    "experiments/exp/train_parent.yaml"
                 )
             for name, source in sources.items():
                 if not source.path:

@@ -100,10 +100,10 @@ class Trainer:
                     self.steps = min(self.steps, self.step + max(0, int(left / pace)))
             if self.step % every == 0 or self.step == self.steps:
                 pause = time.monotonic()
-                self._validate(loss.item())
+                self._validate(loss=loss.item())
                 since += time.monotonic() - pause
         if not self.losses:  # the checkpoint was already that of the last step
-            self._validate(float("nan"))
+            self._validate()
 
     def _reset(self) -> None:
         """Untrained weights, the same tensors as before where there are some."""
@@ -164,10 +164,10 @@ class Trainer:
         self.model.train()
         return losses
 
-    def _validate(self, loss: float) -> None:
+    def _validate(self, **training: float) -> None:
         self.losses = self._evaluate()
         named = {f"valid.{name}": values["loss"] for name, values in self.losses.items()}
-        self.log(step=self.step, loss=loss, **named)
+        self.log(step=self.step, **training, **named)
         about = {"step": self.step, "steps": self.steps, "seconds": self.seconds}
         save_checkpoint(self.path, self.model, self.optimizers, about)
         self.on_validation(self)

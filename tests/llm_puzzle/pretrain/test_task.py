@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny_parent import SCHEDULE, SHAPE
 
+import adaptive
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, Experiment
 from adaptive.llm_puzzle.pretrain import card, model
@@ -132,3 +133,15 @@ def test_script_keeps_the_best_of_its_tries(prepared, tmp_path, monkeypatch, cap
     weights = [tmp_path / folder / "model.safetensors" for folder in ("out", "work/try1/export")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert "steps 15" not in capsys.readouterr().out  # no time limit: nothing is measured first
+
+
+def test_recipe_takes_other_text_and_refuses_misspelt_settings():
+    changes = ("data.train.gutenberg.path=x.txt", "~data.train.tinystories", "schedule.steps=7")
+    config = adaptive.load("train_parent", *changes).config
+    assert isinstance(config, TrainParentConfig)
+    assert config.data.train == {"gutenberg": Source("x.txt")}
+    assert config.schedule == Schedule(steps=7) and config.shape == ParentShape()
+    with pytest.raises(UserError, match="repeats"):
+        adaptive.load("train_parent", "data.train.tinystories.repeats=2")
+    with pytest.raises(UserError, match=r"shape\.kv_heads=3 must divide"):
+        adaptive.load("train_parent", "shape.kv_heads=3")

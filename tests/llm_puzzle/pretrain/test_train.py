@@ -53,7 +53,11 @@ def test_training_learns_and_resumes_bit_by_bit(prepared, tmp_path, optimizer, d
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
     # A run that had finished is only read.
-    again = run_trainer(prepared, tmp_path / "whole", schedule)
+    records.clear()
+    again = run_trainer(
+        prepared, tmp_path / "whole", schedule, log=lambda **record: records.append(record)
+    )
+    assert [set(r) for r in records] == [{"step", "steps", "resumed"}, {"step", "valid.stories"}]
     assert again.step == 12 and again.losses == whole.losses
 
 
