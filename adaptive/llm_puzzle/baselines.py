@@ -14,6 +14,9 @@ Baseline = Callable[[ChoiceProblem, Budget, int], "Choice | None"]
 
 BASELINES: Registry[Baseline] = Registry("baseline")
 
+NOTHING = 1e-12
+"""Stands for a limit of zero where costs are divided by it."""
+
 
 def feasible(problem: ChoiceProblem, budget: Budget, choice: Choice) -> bool:
     """Whether a choice of available options is within all limits."""
@@ -79,7 +82,7 @@ def greedy(problem: ChoiceProblem, budget: Budget, seed: int) -> Choice | None:
 
 def _cheapest(problem: ChoiceProblem, g: int, upper: dict[str, float]) -> int:
     """The option of a group that takes the least of the limits, all of them counted alike."""
-    share_K = sum(problem.cost[name][g] / limit for name, limit in upper.items())
+    share_K = sum(problem.cost[name][g] / max(limit, NOTHING) for name, limit in upper.items())
     return int(np.nanargmin(np.where(problem.available[g], share_K, np.nan)))
 
 
@@ -93,7 +96,9 @@ def random(problem: ChoiceProblem, budget: Budget, seed: int) -> Choice | None:
     rng = np.random.default_rng(seed)
     limits = budget.resolve(problem)
     shares = [
-        problem.cost[name] / limit.max for name, limit in limits.items() if limit.max is not None
+        problem.cost[name] / max(limit.max, NOTHING)
+        for name, limit in limits.items()
+        if limit.max is not None
     ]
     share_GK = np.sum(shares, axis=0) if shares else np.zeros_like(problem.loss)
     G = problem.num_groups

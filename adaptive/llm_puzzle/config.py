@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from adaptive.core.errors import UserError
+from adaptive.core import SOLVERS, Budget, UserError
 from adaptive.core.run import TASKS, TaskConfig
 from adaptive.llm_puzzle.pretrain.config import TrainParentConfig
 
@@ -105,6 +105,7 @@ class CostConfig:
     hardware: str | None = None
     table: str | None = None  # CSV to read and extend; null: one per device and user
     refresh: bool = False  # measure again what the table already holds
+    spread: float = 0.02  # relative error of a median at which measuring stops
     seconds: float = 60.0  # at most, for all measurements together
 
 
@@ -188,7 +189,6 @@ class PuzzleConfig(TaskConfig):
         for name in self.baselines:
             one_of("baselines", name, ("uniform", "greedy", "random"))
         positive = {
-            "data.length": self.data.length,
             "data.tokens": self.data.tokens,
             "data.validation_tokens": self.data.validation_tokens,
             "data.batch_size": self.data.batch_size,
@@ -201,8 +201,17 @@ class PuzzleConfig(TaskConfig):
         for key, value in positive.items():
             if value < 1:
                 raise UserError(f"{key}={value} must be at least 1")
+        if self.data.length < 2:
+            raise UserError(f"data.length={self.data.length} must be at least 2: BOS and a token")
+        if not self.data.temperature > 0:
+            raise UserError(f"data.temperature={self.data.temperature} must be above 0")
+        if not self.search.frontier:
+            raise UserError("search.frontier is empty: list parts of the latency, as in [0.8,0.6]")
+        if self.search.solver not in SOLVERS:
+            raise UserError(f"search.solver: {SOLVERS.unknown(self.search.solver)}")
         if not self.budget.limits():
             raise UserError("budget is empty: set at least one limit, such as budget.latency=1.5x")
+        Budget(self.budget.limits())  # says which unit it does not know, now and not hours later
 
 
 def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -96,7 +96,15 @@ def profile_space(
             whole = _whole(model, phase, length, workload)
             subjects[f"{whole.block_key} {phase} {workload.batch} {length}"] = whole
     calls = 10 if clock.mode == "graph" else 2
-    profile(subjects, table, clock, calls, max_seconds=config.seconds, track=track)
+    profile(
+        subjects,
+        table,
+        clock,
+        calls,
+        target_spread=config.spread,
+        max_seconds=config.seconds,
+        track=track,
+    )
 
 
 def _sub_block(

@@ -1,7 +1,7 @@
 """A Puzzle run as stages of files.
 
-calibration -> library -> scores --+
-costs -----------------------------+-> search -> child, baselines -> verify -> report
+costs --------------------------+
+calibration -> library -> scores +-> search -> child, baselines -> verify -> report
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaptive.core import Budget, UserError, Workload
+from adaptive.core import Budget, UserError, Workload, solve_best
 from adaptive.core.cost import MeasuredTable, Roofline
 from adaptive.core.hardware import detect
 from adaptive.core.run import Stage, StageContext, atomic_write_json
@@ -38,7 +38,13 @@ from adaptive.llm_puzzle.latency import (
     profile_space,
 )
 from adaptive.llm_puzzle.library import Library
-from adaptive.llm_puzzle.parent import Parent, load_parent, parent_directory, weight_files
+from adaptive.llm_puzzle.parent import (
+    Parent,
+    load_parent,
+    parent_config,
+    parent_directory,
+    weight_files,
+)
 from adaptive.llm_puzzle.prices import Pricing, blocks_of
 from adaptive.llm_puzzle.realise import child_config, realise
 from adaptive.llm_puzzle.score import inversions, load_scores, score_library
@@ -53,16 +59,28 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     if config.plan_only:
         return plan.stages(config)
     run = Puzzle(config)
+    run.check_space()
     identity = [run.parent_fingerprint, config.dtype]
     text = [config.data, *map(source_fingerprint, run.text_sources)]
     budget = [config.budget, config.search, config.workload, config.cost, config.verify.tighten]
     children = ["child", *(f"baseline_{name}" for name in config.baselines)]
     return [
+        # Costs come first: a budget that no child can meet is told in seconds, not after hours.
+        Stage(
+            "costs",
+            run.price,
+            (),
+            [identity, config.space, config.cost, config.workload, run.batch_sizes, config.device],
+        ),
         Stage("calibration", run.calibrate, (), [identity, text]),
         Stage("library", run.build, ("calibration",), [identity, config.space, config.distill]),
         Stage("scores", run.score, ("calibration", "library"), [config.score]),
-        Stage("costs", run.price, (), [identity, config.space, config.cost, run.batch_sizes]),
-        Stage("search", run.search, ("scores", "costs"), [identity, config.score.metric, budget]),
+        Stage(
+            "search",
+            run.search,
+            ("scores", "costs"),
+            [identity, config.score.metric, budget, config.baselines],
+        ),
         *(
             Stage(
                 name,
@@ -91,7 +109,14 @@ class Puzzle:
 
     @cached_property
     def parent_fingerprint(self) -> str:
-        return fingerprint([self.directory / "config.json", *weight_files(self.directory)])
+        tokenizer = self.directory.glob("tokenizer*")
+        weights = weight_files(self.directory)
+        return fingerprint([self.directory / "config.json", *weights, *tokenizer])
+
+    def check_space(self) -> None:
+        """Refuses a search space that does not fit the parent, before anything is computed."""
+        blocks = parent_config(self.directory).blocks
+        search_space(self.config.space, [BlockOption.from_config(entry) for entry in blocks])
 
     @property
     def text_sources(self) -> list[str]:
@@ -108,7 +133,7 @@ class Puzzle:
         return {batch: Workload(batch, work.prompt, work.output) for batch in self.batch_sizes}
 
     def parent(self, device: str) -> Parent:
-        return _load(self.config.parent, device, self.config.dtype)
+        return _load(self.config.parent, self.parent_fingerprint, device, self.config.dtype)
 
     def space(self, parent: Parent) -> list[LayerSpace]:
         return search_space(self.config.space, parent.blocks)
@@ -201,6 +226,7 @@ class Puzzle:
         parent, config = self.parent(ctx.device), self.config.cost
         if config.model == "roofline":
             atomic_write_json(ctx.dir / "device.json", {"name": config.hardware or ctx.device})
+            self._check_budget(parent, Roofline(detect(config.hardware or ctx.device)))
             return
         clock = make_clock(config, ctx.device)
         table = open_table(config, clock)
@@ -220,6 +246,7 @@ class Puzzle:
             table.add(row)
         table.save()
         table.save(ctx.dir / "latency.csv")
+        self._check_budget(parent, table)
         pricing = self._pricing(parent, table, next(iter(self.workloads)))
         ctx.summary(
             {
@@ -236,13 +263,19 @@ class Puzzle:
         pricings = {b: self._pricing(parent, latency, b) for b in self.workloads}
         problems = {b: p.problem(scores, config.score.metric) for b, p in pricings.items()}
 
+        checks: list[dict[str, float]] = []
+
         def measure(batch: int, choice: np.ndarray) -> float:
             assert user_table is not None
             child = child_config(parent.model.config, blocks_of(pricings[batch].space, choice))
             clock = make_clock(config.cost, ctx.device)
             work, seconds = self.workloads[batch], config.verify.seconds / 3
             measure_model(parent.model, child, work, user_table, clock, seconds)
-            return measured_latency(user_table, model_key(child), work, DTYPES[config.dtype])
+            key, dtype = model_key(child), DTYPES[config.dtype]
+            seconds = measured_latency(user_table, key, work, dtype)
+            predicted = problems[batch].total(choice)["latency"]
+            checks.append({"predicted": predicted, "measured": seconds})
+            return seconds
 
         check = measure if user_table is not None else None
         budget = Budget(config.budget.limits())
@@ -261,6 +294,7 @@ class Puzzle:
             for name, c in choices.items()
         }
         _save_found(ctx.dir, found, choices, blocks)
+        atomic_write_json(ctx.dir / "checks.json", checks)
         rows = latency_frontier(found.problem, config.search.frontier, config.search, found.budget)
         atomic_write_json(ctx.dir / "frontier.json", rows)
         total, reference = found.allocation.cost, found.problem.reference_cost
@@ -376,6 +410,11 @@ class Puzzle:
             DTYPES[self.config.dtype],
         )
 
+    def _check_budget(self, parent: Parent, latency: Any) -> None:
+        """Raises where no child of the space meets the budget, whatever its quality."""
+        problems = {b: self._pricing(parent, latency, b).unscored() for b in self.workloads}
+        solve_best(problems, Budget(self.config.budget.limits()), solver="lagrangian")
+
     def _latency_model(self, ctx: StageContext) -> tuple[Any, MeasuredTable | None]:
         """The cost model of latency, and the table that further measurements are added to."""
         cost = self.config.cost
@@ -384,11 +423,16 @@ class Puzzle:
         run_table = MeasuredTable.load(
             ctx.input("costs") / "latency.csv", mode=mode_of(cost, ctx.device)
         )
-        return run_table, open_table(cost, make_clock(cost, ctx.device))
+        table = open_table(cost, make_clock(cost, ctx.device))
+        for row in run_table:  # the user's table may have been deleted since
+            if row.key not in table:
+                table.add(row)
+        return run_table, table
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, device: str, dtype: str) -> Parent:
+def _load(name: str, mark: str, device: str, dtype: str) -> Parent:
+    """The parent, kept for the stages to come; ``mark`` tells changed files from cached ones."""
     return load_parent(name, torch.device(device), getattr(torch, dtype))
 
 

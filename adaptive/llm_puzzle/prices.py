@@ -46,15 +46,27 @@ class Pricing:
         Raises:
             UserError: the scores belong to another space.
         """
+        if len(scores) != len(self.space):
+            raise UserError(
+                f"there are scores of {len(scores)} layers, but the parent has {len(self.space)}; "
+                "take the scores of this parent"
+            )
         for i, (options, score) in enumerate(zip(self.space, scores, strict=True)):
             labels = [option.label for option in options.attention]
             if labels != score.attention or [o.label for o in options.ffn] != score.ffn:
                 raise UserError(
                     f"scores of layer {i} are of another search space; run the scores stage again"
                 )
+        return self._problem([score.values_AF[metric].reshape(-1).tolist() for score in scores])
+
+    def unscored(self) -> ChoiceProblem:
+        """The problem without losses: good for asking what can be reached, not what is best."""
+        return self._problem([[0.0] * len(layer.blocks) for layer in self.space])
+
+    def _problem(self, loss: list[list[float]]) -> ChoiceProblem:
         costs = [[self.block_cost(block) for block in layer.blocks] for layer in self.space]
         return ChoiceProblem(
-            loss=[score.values_AF[metric].reshape(-1).tolist() for score in scores],
+            loss=loss,
             cost={name: [[c[name] for c in layer] for layer in costs] for name in costs[0][0]},
             fixed=self.fixed(),
             groups=[f"layer {i}" for i in range(len(self.space))],

@@ -9,8 +9,10 @@ Shapes: B sequences, T prompt tokens, C cached tokens, H hidden size, V vocabula
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer, Rope
 
@@ -42,8 +44,14 @@ class FixedCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes keys and values at ``position`` and returns all that may be attended to."""
         end = self.position + k_BKTD.shape[2]
-        if self.keys is None or self.keys.shape[2] < end:
+        if self.keys is None or self.values is None:
             self.reserve(k_BKTD, end)
+        elif self.keys.shape[2] < end:
+            room = (0, 0, 0, end - self.keys.shape[2])
+            self.keys, self.values = (
+                nn.functional.pad(self.keys, room),
+                nn.functional.pad(self.values, room),
+            )
         assert self.keys is not None and self.values is not None
         self.keys[:, :, self.position : end] = k_BKTD
         self.values[:, :, self.position : end] = v_BKTD
@@ -63,6 +71,7 @@ class Runner:
     def __init__(self, model: PuzzleForCausalLM):
         self.model = model
         self.caches = [FixedCache(layer.sliding_window) for layer in model.model.layers]
+        self._masks: dict[int, dict[int | None, Any]] = {}
 
     @torch.no_grad()
     def prefill(self, ids_BT: torch.Tensor, keep: bool = True) -> torch.Tensor:
@@ -74,13 +83,20 @@ class Runner:
         """
         inner = self.model.model
         x_BTH, rope = embed(self.model, ids_BT, 0)
-        positions = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
-        masks = inner.masks(x_BTH, positions)
+        masks = self._masks_for(x_BTH)
         for layer, cache in zip(inner.layers, self.caches, strict=True):
             cache.position = 0
             mask = masks.get(layer.sliding_window)
             x_BTH = layer(x_BTH, rope, mask=mask, cache=cache if keep else None)
         return head(self.model, x_BTH)
+
+    def _masks_for(self, x_BTH: torch.Tensor) -> dict[int | None, Any]:
+        """Made once a length: looking for packed sequences would break a CUDA graph's capture."""
+        length = x_BTH.shape[1]
+        if length not in self._masks:
+            positions = torch.arange(length, device=x_BTH.device)[None]
+            self._masks[length] = self.model.model.masks(x_BTH[:1], positions)
+        return self._masks[length]
 
     @torch.no_grad()
     def decode(self, ids_B1: torch.Tensor, position: int) -> torch.Tensor:

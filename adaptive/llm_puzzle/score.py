@@ -120,7 +120,8 @@ class _LayerScorer:
         pairs = self._pairs(config.granularity)
         sums = {name: torch.zeros(len(pairs), dtype=torch.float64) for name in METRICS}
         counts = dict.fromkeys(METRICS, 0)
-        for index in torch.arange(len(rows)).split(batch):
+        # A layer that is not searched has no pairs, and nothing to run.
+        for index in torch.arange(len(rows)).split(batch) if pairs else ():
             part = self.at.rows(index, int(rows.lengths_N[index].max()))
             part_rows = rows.select(index)
             reference = _Reference.of(self.model, self._suffix(part.y_NTH), part_rows)
@@ -156,7 +157,8 @@ class _LayerScorer:
 
     def _outputs(self, part: LayerActivations, pairs: list[tuple[int, int]]) -> torch.Tensor:
         """Outputs of this layer with each pair of options, [C, B, T, H]."""
-        mids = {a: self.positions.attend(self.attention[a], part.x_NTH) for a, _ in pairs}
+        chosen = {a for a, _ in pairs}
+        mids = {a: self.positions.attend(self.attention[a], part.x_NTH) for a in chosen}
         return torch.stack([self.ffn[f].feed(mids[a]) for a, f in pairs])
 
     def _suffix(self, x_BTH: torch.Tensor) -> torch.Tensor:

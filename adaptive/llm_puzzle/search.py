@@ -74,7 +74,9 @@ def search(
         promises.append({"predicted": predicted, "measured": measured, "limit": limit.max})
         if measured <= limit.max * (1 + tolerance) or attempt == attempts:
             return found
-        # What was predicted within the limit took measured / predicted as long.
+        # What was predicted within the limit took measured / predicted as long. The new limit is
+        # an absolute one of this batch size, so the others are out.
+        problems = {batch: problems[batch]}
         limits = tighten(budget, problems[batch], limit.max * predicted / measured)
     raise AssertionError("the loop returns")
 

@@ -54,6 +54,8 @@ def search_space(config: SpaceConfig, parent: Sequence[BlockOption]) -> list[Lay
         UserError: a number of KV heads that does not divide the parent's, a width fraction
             outside (0, 1], or a layer that the parent does not have.
     """
+    if config.ffn_multiple is not None and config.ffn_multiple < 1:
+        raise UserError(f"space.ffn_multiple={config.ffn_multiple} must be at least 1")
     layers = range(len(parent)) if config.layers is None else config.layers
     for layer in layers:
         if not 0 <= layer < len(parent):

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adaptive.llm_puzzle.checkpoint import register_auto_classes, save_child
+from adaptive import _plugin
+from adaptive.llm_puzzle.checkpoint import save_child
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.parent import load_parent
 
@@ -118,8 +119,8 @@ def test_loads_without_remote_code_where_adaptive_is_imported(saved, tmp_path, o
 
 
 def test_registering_twice_is_harmless(saved):
-    register_auto_classes()
-    register_auto_classes()
+    _plugin.install()
+    _plugin.install()
     model = AutoModelForCausalLM.from_pretrained(saved[0] / "windows")
     assert isinstance(model, PuzzleForCausalLM)
 
@@ -136,9 +137,7 @@ def test_the_modelling_file_is_as_it_is_here_and_free_of_this_library(saved):
 def test_a_child_is_loaded_as_a_parent(saved):
     root, models = saved
     for name, model in models.items():
-        loaded = load_parent(
-            str(root / name.replace(" ", "_")), torch.device("cpu"), torch.float32
-        )
+        loaded = load_parent(str(root / name.replace(" ", "_")), torch.device("cpu"), torch.float32)
         ids = torch.randint(3, 60, (2, 9))
         torch.testing.assert_close(loaded.model(ids).logits, model(ids).logits, rtol=0, atol=0)
         assert loaded.model.config.blocks == model.config.blocks

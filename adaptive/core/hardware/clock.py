@@ -167,15 +167,11 @@ class CudaClock(Clock):
         device: a CUDA device.
         mode: as in ``Clock``.
         warmup: calls before the first timed one.
-        flush_l2: overwrite the L2 cache before each timed chain (outside the timing), as the rest
-            of a model would; in a chain of several calls only the first one finds it cold.
     """
 
-    def __init__(
-        self, device: str = "cuda", mode: str = "graph", warmup: int = 3, flush_l2: bool = False
-    ):
+    def __init__(self, device: str = "cuda", mode: str = "graph", warmup: int = 3):
         super().__init__(device, mode, warmup)
-        self.threads, self.flush_l2 = 0, flush_l2
+        self.threads = 0
 
     def prepare(self, subjects: Mapping[str, Call], calls: int) -> Measure:
         import torch
@@ -185,14 +181,11 @@ class CudaClock(Clock):
             pool = torch.cuda.graph_pool_handle() if self.mode == "graph" else None
             chains = {name: self._chain(call, calls, pool) for name, call in subjects.items()}
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            scratch = self._scratch()
 
         def measure(order: Sequence[str]) -> Mapping[str, float]:
             seconds = {}
             with torch.cuda.device(self.device):
                 for name in order:
-                    if scratch is not None:
-                        scratch.zero_()
                     begin.record()
                     chains[name]()
                     end.record()
@@ -228,15 +221,6 @@ class CudaClock(Clock):
         with torch.cuda.graph(graph, pool=pool):
             chain()
         return graph.replay
-
-    def _scratch(self) -> Any:
-        """A buffer that fills the L2 cache twice, or None."""
-        import torch
-
-        if not self.flush_l2:
-            return None
-        size = torch.cuda.get_device_properties(self.device).L2_cache_size
-        return torch.empty(2 * size, dtype=torch.uint8, device=self.device)
 
 
 def clock_for(device: str, mode: str = "eager", **options: Any) -> Clock:

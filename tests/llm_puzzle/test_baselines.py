@@ -1,0 +1,121 @@
+"""Baselines: feasible, and what their descriptions say."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_problems import Case, cases
+
+from adaptive.core import Budget, ChoiceProblem, solve
+from adaptive.llm_puzzle.baselines import BASELINES, feasible
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@given(case=cases(exclude=False), seed=st.integers(0, 3))
+def test_whatever_is_returned_is_feasible(name, case: Case, seed):
+    choice = BASELINES[name](case.problem, case.budget, seed)
+    if choice is None:
+        return
+    assert case.allowed(choice) and np.isfinite(case.problem.total_loss(choice))
+    assert case.problem.total_loss(choice) >= case.optimum() - 1e-9
+    again = BASELINES[name](case.problem, case.budget, seed)
+    assert np.array_equal(choice, again)
+
+
+@given(cases(exclude=False))
+def test_feasible_is_what_it_says(case: Case):
+    lengths = [range(len(labels)) for labels in case.problem.options]
+    for choice in itertools.product(*lengths):
+        available = np.isfinite(case.problem.total_loss(choice))
+        assert feasible(case.problem, case.budget, np.array(choice)) == (
+            available and case.allowed(choice)
+        )
+
+
+@st.composite
+def rectangles(draw) -> tuple[list, dict, dict]:
+    """Losses, costs and limits; the same options in every group, some of them not available."""
+    G, K = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    numbers = st.lists(st.lists(st.integers(0, 9), min_size=K, max_size=K), min_size=G, max_size=G)
+    loss = [[float(x) for x in row] for row in draw(numbers)]
+    for row in loss:
+        if K > 1 and draw(st.booleans()):
+            row[draw(st.integers(1, K - 1))] = float("nan")
+    names = ("latency", "memory")
+    cost = {name: draw(numbers) for name in names}
+    return loss, cost, {name: draw(st.integers(0, 40)) for name in names}
+
+
+@given(rectangles())
+def test_uniform_is_the_best_of_all_uniform_choices(drawn):
+    loss, cost, limits = drawn
+    problem, budget = ChoiceProblem(loss, cost), Budget(limits)
+    choices = [np.full(problem.num_groups, k) for k in range(problem.num_options)]
+    losses = [problem.total_loss(c) for c in choices if feasible(problem, budget, c)]
+    found = BASELINES["uniform"](problem, budget, 0)
+    if not losses:
+        assert found is None
+    else:
+        assert len(set(found.tolist())) == 1 and feasible(problem, budget, found)
+        assert problem.total_loss(found) == min(losses)
+
+
+def test_uniform_leaves_layers_that_are_not_searched_alone():
+    problem = ChoiceProblem(
+        [[0, 1, 5], [0], [0, 2, 1]],
+        {"latency": [[4, 2, 1], [4], [4, 2, 1]]},
+        options=[["a", "b", "c"], ["a"], ["a", "b", "c"]],
+    )
+    assert BASELINES["uniform"](problem, Budget({"latency": 8}), 0).tolist() == [1, 0, 1]
+    assert BASELINES["uniform"](problem, Budget({"latency": 7}), 0).tolist() == [2, 0, 2]
+    assert BASELINES["uniform"](problem, Budget({"latency": 5}), 0) is None
+
+
+def test_greedy_by_hand():
+    """Mean scores 2, 1, 3: group 1 is first, then 0, then 2.
+
+    Budget 13 with 1 fixed leaves 12, so 4 each. Group 1 may spend 4: its best option within is
+    b (2). 10 left, 5 each: group 0 takes b (5). 5 left for group 2: a costs 6, so c (4).
+    """
+    problem = ChoiceProblem(
+        [[0, 1, 5], [0, 1, 2], [0, 6, 3]],
+        {"latency": [[6, 5, 1], [6, 2, 1], [6, 5, 4]]},
+        fixed={"latency": 1},
+    )
+    assert BASELINES["greedy"](problem, Budget({"latency": 13}), 0).tolist() == [1, 1, 2]
+    # The optimum spends more where it counts: groups 0 and 2 keep a, group 1 makes room.
+    assert solve(problem, Budget({"latency": 15}), gap=0).choice.tolist() == [0, 1, 0]
+
+
+def test_greedy_takes_the_cheapest_where_its_share_is_too_small_and_may_fail():
+    """Share of 2 each: no option of group 0 fits, it takes its cheapest (3) and leaves 1."""
+    problem = ChoiceProblem([[0, 1], [5, 6]], {"latency": [[4, 3], [4, 1]]})
+    assert BASELINES["greedy"](problem, Budget({"latency": 4}), 0).tolist() == [1, 1]
+    assert BASELINES["greedy"](problem, Budget({"latency": 3}), 0) is None
+
+
+def test_greedy_without_a_limit_keeps_the_best():
+    problem = ChoiceProblem([[0, 1], [3, 2]], {"latency": [[2, 1], [2, 1]]})
+    assert BASELINES["greedy"](problem, Budget({}), 0).tolist() == [0, 1]
+
+
+def test_random_spends_the_budget_and_follows_the_seed():
+    rng = np.random.default_rng(0)
+    latency = np.sort(rng.integers(1, 100, (12, 6)), axis=1)[:, ::-1]
+    problem = ChoiceProblem(rng.random((12, 6)), {"latency": latency})
+    budget = Budget({"latency": "60%"})
+    limit = budget.resolve(problem)["latency"].max
+    found = [BASELINES["random"](problem, budget, seed) for seed in range(8)]
+    assert len({tuple(choice) for choice in found}) == 8
+    assert all(problem.total(choice)["latency"] > 0.97 * limit for choice in found)
+
+
+def test_an_unknown_baseline_is_named():
+    from adaptive.core import UserError
+
+    with pytest.raises(UserError, match="unknown baseline 'gredy'.*did you mean 'greedy'"):
+        BASELINES["gredy"]

@@ -1,0 +1,390 @@
+"""Puzzle from a parent's directory to a report, resumed, changed, killed and misused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import adaptive
+from adaptive.core import InfeasibleError, UserError
+from adaptive.core.run import Result, RunDir, run_stages
+from adaptive.llm_puzzle.parent import load_parent
+
+SETTINGS = [
+    "data.length=24",
+    "data.tokens=1500",
+    "data.validation_tokens=300",
+    "data.batch_size=32",
+    "distill.tokens=300",
+    "score.tokens=200",
+    "score.granularity=block",
+    "workload.batch=2",
+    "workload.prompt=16",
+    "workload.output=4",
+    "space.kv_heads=[1]",
+    "space.ffn_fractions=[0.5]",
+    "cost.seconds=0.5",
+    "verify.seconds=0.1",
+    "gkd.tokens=600",
+    "search.frontier=[0.8,0.5]",
+]
+
+STAGES = [stage.name for stage in adaptive.load("puzzle_tiny").stages()]
+
+# What those who compare runs read.
+KEYS = [
+    "parent.loss",
+    "child.loss.bld",
+    "child.loss.gkd",
+    "child.kl.bld",
+    "child.kl.gkd",
+    "baseline.uniform.loss",
+    "baseline.greedy.loss",
+    "baseline.random.loss",
+    "parent.params",
+    "child.params",
+    "latency.parent",
+    "latency.child.predicted",
+    "latency.child.measured",
+    "speedup.predicted",
+    "speedup.measured",
+    "search.gap",
+    "search.seconds",
+    "library.variants",
+]
+
+# Differ between runs of the same configuration: times, and what is computed from times alone.
+TIMES = {
+    "search.seconds",
+    "latency.parent",
+    "latency.child.measured",
+    "latency.error",
+    "speedup.measured",
+    "verify.settled",
+    "costs.measured",
+}
+
+
+def experiment(parent_dir: Path, folder: Path, *overrides: str) -> adaptive.load:
+    table = f"cost.table={folder / 'table.csv'}"
+    return adaptive.load("puzzle_tiny", f"parent={parent_dir}", table, *SETTINGS, *overrides)
+
+
+def summary_of(result: Result) -> dict[str, Any]:
+    return {name: value for name, value in result.summary.items() if name not in TIMES}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("puzzle")
+
+
+@pytest.fixture(scope="module")
+def finished(parent_dir, folder) -> Result:
+    return experiment(parent_dir, folder).run(folder / "run")
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of the finished run, to run on with other settings."""
+    return Path(shutil.copytree(finished.dir, tmp_path / "run"))
+
+
+def kept(text: str) -> set[str]:
+    return {line[1:].partition("]")[0] for line in text.splitlines() if "done before" in line}
+
+
+def test_the_summary_is_complete_and_sane(finished, parent):
+    summary = finished.summary
+    assert set(KEYS) <= set(summary)
+    assert summary == json.loads((finished.dir / "summary.json").read_text())
+    assert summary["parent.params"] == sum(w.numel() for w in parent.model.parameters())
+    assert summary["child.params"] < summary["parent.params"]
+    assert summary["library.variants"] == 3 * 4
+    assert summary["library.loss"] <= summary["library.loss_ridge"] < summary["library.loss_paper"]
+    assert 3 < summary["parent.loss"] < 4.2  # ln 62 = 4.13, and it is its own text
+    assert summary["parent.loss"] < summary["child.loss.bld"]
+    assert 0 < summary["child.kl.gkd"] < summary["child.kl.bld"]
+    assert summary["speedup.predicted"] >= 1.5 and summary["speedup.measured"] > 1.0
+    assert 0 < summary["latency.child.predicted"] < summary["latency.parent"] * 1.5
+    assert 0 <= summary["search.gap"] <= 1e-4 and summary["search.seconds"] > 0
+    assert summary["memory.error"] == pytest.approx(0, abs=1e-6)
+    assert summary["scores.not_finite"] == 0
+
+
+def test_baselines_are_there_or_say_why_not(finished):
+    for name in ("uniform", "greedy", "random"):
+        loss = finished.summary[f"baseline.{name}.loss"]
+        if loss is None:
+            assert "meets the budget" in finished.summary[f"baseline.{name}.reason"]
+        else:
+            assert finished.summary["parent.loss"] < loss < 6
+            assert finished.summary[f"baseline.{name}.kl"] > 0
+
+
+@torch.no_grad()
+def test_the_child_is_what_the_summary_says(finished):
+    directory = finished.dir / "artifacts" / "child" / "model"
+    ours = load_parent(str(directory), torch.device("cpu"), torch.float32)
+    theirs = AutoModelForCausalLM.from_pretrained(directory)
+    ids = torch.randint(3, 60, (2, 9))
+    torch.testing.assert_close(ours.model(ids).logits, theirs(ids).logits, rtol=0, atol=1e-5)
+    assert sum(w.numel() for w in theirs.parameters()) == finished.summary["child.params"]
+    assert ours.tokenizer is not None
+    chosen = json.loads((finished.dir / "artifacts/search/architectures.json").read_text())
+    assert ours.model.config.blocks == chosen["child"]
+
+
+def test_the_report_is_one_page(finished):
+    page = finished.report.read_text(encoding="utf-8")
+    for words in ("Frontier", "Predicted and measured", "Block library", "Global distillation"):
+        assert words in page
+    assert "http://" not in re.sub(r"http://www\.w3\.org[^\"']*", "", page)
+
+
+def test_every_step_is_in_the_metrics_once(finished):
+    lines = (finished.dir / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    for name in ("child", "baseline_random"):
+        steps = [r["step"] for r in records if r["stage"] == name]
+        assert steps == list(range(len(steps))) and len(steps) > 1
+    variants = [(r["layer"], r["side"], r["option"]) for r in records if r["stage"] == "library"]
+    assert len(variants) == len(set(variants)) == 12
+
+
+def test_a_second_run_keeps_everything(parent_dir, folder, finished, capsys):
+    before = (finished.dir / "summary.json").read_text()
+    again = experiment(parent_dir, folder).run(finished.dir)
+    assert kept(capsys.readouterr().err) == set(STAGES)
+    assert again.summary == finished.summary
+    assert (finished.dir / "summary.json").read_text() == before
+
+
+# --- a run goes on with other settings ---
+
+CHANGES = {
+    "gkd.learning_rate=2e-3": {"calibration", "library", "scores", "costs", "search"},
+    "baselines=[greedy]": {"calibration", "library", "scores", "costs"},
+    "workload.prompt=12": {"calibration", "library", "scores"},
+    "space.attention_no_op=false": {"calibration"},
+    "score.metric=cosine": {"calibration", "library", "costs"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_runs_what_depends_on_it(parent_dir, folder, copied, capsys, change):
+    result = experiment(parent_dir, folder, change).run(copied)
+    assert kept(capsys.readouterr().err) == CHANGES[change]
+    assert result.summary["speedup.predicted"] >= 1.49
+    if change.startswith("baselines"):
+        assert "baseline.random.loss" not in result.summary
+
+
+def test_the_users_table_of_times_may_go(parent_dir, folder, copied, tmp_path):
+    """A run has its own copy of the times that it was made with."""
+    other = f"cost.table={folder / 'table.csv'}"
+    for stage in ("search", "verify"):
+        shutil.rmtree(copied / "artifacts" / stage)
+    saved = (folder / "table.csv").read_bytes()
+    (folder / "table.csv").unlink()
+    try:
+        result = experiment(parent_dir, folder, other).run(copied)
+    finally:
+        (folder / "table.csv").write_bytes(saved)
+    assert result.summary["costs.measured"] > 0 and result.summary["speedup.predicted"] >= 1.49
+
+
+def test_a_roofline_stands_in_for_a_device(parent_dir, folder, copied):
+    result = experiment(parent_dir, folder, "cost.model=roofline", "cost.hardware=h100-sxm").run(
+        copied
+    )
+    assert result.summary["latency.is_bound"] is True
+    assert result.summary["latency.child.predicted"] < result.summary["latency.parent"]
+
+
+# --- mistakes ---
+
+BEFORE_ANYTHING = {
+    "budget.latency=30parsec": "budget.latency",
+    "budget.latency=null": "budget is empty",
+    "search.solver=simplex": "search.solver: unknown solver 'simplex'",
+    "search.frontier=[]": "search.frontier is empty",
+    "data.length=1": "data.length=1 must be at least 2",
+    "data.temperature=0": "data.temperature=0.0 must be above 0",
+    "distill.init=random": "distill.init='random' is unknown, choose one of paper, ridge",
+    "score.metric=mmlu": "score.metric='mmlu' is unknown",
+    "baselines=[magic]": "baselines='magic' is unknown",
+    "dtype=float8": "dtype='float8' is unknown",
+    "workload.batch=0": "workload.batch=0 must be at least 1",
+}
+
+
+@pytest.mark.parametrize("override", BEFORE_ANYTHING)
+def test_a_mistake_in_the_settings_is_told_before_anything_runs(override):
+    with pytest.raises(UserError, match=re.escape(BEFORE_ANYTHING[override])):
+        adaptive.load("puzzle_tiny", override)
+
+
+def lose_weights(parent: Path) -> str:
+    (parent / "model.safetensors").unlink()
+    return "lacks model.safetensors"
+
+
+def corrupt_weights(parent: Path) -> str:
+    path = parent / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+    return "is not a readable safetensors file"
+
+
+def bad_space(parent: Path) -> str:
+    return "space.kv_heads: 3 does not divide the parent's 4 KV heads"
+
+
+def empty_text(parent: Path) -> str:
+    (parent / "text.txt").write_text("  \n")
+    return "text.txt is empty"
+
+
+def other_encoding(parent: Path) -> str:
+    (parent / "text.txt").write_bytes(b"na\xefve text")
+    return "text.txt is not UTF-8 (byte 2)"
+
+
+def too_little_text(parent: Path) -> str:
+    (parent / "text.txt").write_text("Once upon a time.")
+    return "too few to hold out data.validation_tokens=300"
+
+
+MISTAKES = {
+    lose_weights: (),
+    corrupt_weights: (),
+    bad_space: ("space.kv_heads=[3]",),
+    empty_text: ("data.calibration={}/text.txt",),
+    other_encoding: ("data.calibration={}/text.txt",),
+    too_little_text: ("data.calibration={}/text.txt",),
+}
+
+
+@pytest.mark.parametrize("make", MISTAKES, ids=lambda make: make.__name__)
+def test_bad_input_is_one_sentence_and_leaves_no_artefact(parent_dir, tmp_path, make):
+    parent = Path(shutil.copytree(parent_dir, tmp_path / "parent"))
+    message = make(parent)
+    overrides = [override.format(parent) for override in MISTAKES[make]]
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        experiment(parent, tmp_path, *overrides).run(tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert [p for p in (tmp_path / "run" / "artifacts").iterdir() if p.name[0] != "."] == []
+    assert not (tmp_path / "run" / "summary.json").exists()
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["state"] == "failed" and message in status["error"]
+
+
+def test_a_budget_out_of_reach_names_the_smallest_that_is_not(parent_dir, folder, copied, capsys):
+    with pytest.raises(InfeasibleError, match=r"budget\.latency=1000x") as caught:
+        experiment(parent_dir, folder, "budget.latency=1000x").run(copied)
+    assert kept(capsys.readouterr().err) == {"calibration", "library", "scores", "costs"}
+    # What it says can be had can be had.
+    within = f"budget.latency={1.01 * caught.value.reachable:.9f}"
+    result = experiment(parent_dir, folder, within, "verify.tighten=0").run(copied)
+    assert result.summary["latency.child.predicted"] <= 1.01 * caught.value.reachable + 1e-9
+
+
+def test_a_full_disk_leaves_no_half_variant(parent_dir, tmp_path, monkeypatch):
+    from adaptive.llm_puzzle import library
+
+    save, written = library.save_file, []
+
+    def full(tensors, path, **more):
+        written.append(path)
+        if len(written) == 3:
+            Path(path).write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save(tensors, path, **more)
+
+    monkeypatch.setattr(library, "save_file", full)
+    with pytest.raises(UserError, match="(?i)disk|space"):
+        experiment(parent_dir, tmp_path).run(tmp_path / "run")
+    files = [p.name for p in (tmp_path / "run").rglob("*.safetensors") if "layer" in str(p)]
+    assert len(files) == 2
+
+
+# --- killed ---
+
+KILLED = """
+import os, signal, sys, threading
+from adaptive.core.run.directory import RunDir
+
+stage, delay = sys.argv.pop(1), float(sys.argv.pop(1))
+status = RunDir.status
+
+def watched(self, state, at=None, *rest, **more):
+    status(self, state, at, *rest, **more)
+    if at == stage:
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+RunDir.status = watched
+from adaptive.run import main
+main()
+"""
+
+
+def start(parent_dir: Path, folder: Path, run: Path, stage: str, delay: float) -> int:
+    """The command line in a process that SIGKILL ends ``delay`` seconds into a stage."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, stage, str(delay), "+exp=puzzle_tiny"]
+        + [f"parent={parent_dir}", f"cost.table={folder / 'table.csv'}", *SETTINGS]
+        + [f"hydra.run.dir={run}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_it_ends_with_the_same_summary(
+    parent_dir, folder, finished, tmp_path
+):
+    """One run, killed by SIGKILL in each stage in turn; times come from the table."""
+    reference = experiment(parent_dir, folder).run(tmp_path / "reference")
+    assert reference.summary["costs.measured"] == 0
+    run = tmp_path / "run"
+    for i, stage in enumerate(STAGES):
+        assert start(parent_dir, folder, run, stage, 0.03 * (i % 3)) == -signal.SIGKILL
+        assert not (run / "summary.json").exists()
+    assert start(parent_dir, folder, run, "none", 0.0) == 0
+    assert summary_of(Result.read(run)) == summary_of(reference)
+    for name in ("child", "baseline_random"):
+        stored = [
+            (root / "artifacts" / name / "model" / "model.safetensors").read_bytes()
+            for root in (run, tmp_path / "reference")
+            if (root / "artifacts" / name / "model").is_dir()
+        ]
+        assert len(set(stored)) <= 1
+    test_every_step_is_in_the_metrics_once(Result.read(run))
+    assert not list(run.rglob(".tmp-*")) and not list((run / "artifacts").glob(".*"))
+
+
+# --- the recipe on real data ---
+
+
+@pytest.mark.data
+def test_stories_parent_reads_stories_as_well_as_published(data_dir, tmp_path, monkeypatch):
+    """1.304 nats a token, story by story, BOS first, at most 512 tokens, on the first 300."""
+    monkeypatch.setenv("ADAPTIVE_DATA", str(data_dir))
+    loaded = adaptive.load("puzzle_stories", "data.tokens=2000")
+    [calibration, *_] = loaded.stages()
+    summary = run_stages([calibration], RunDir(tmp_path), device="cpu")
+    assert summary["parent.loss"] == pytest.approx(1.304, abs=0.02)
