@@ -2,8 +2,9 @@
 
     python experiments/puzzle_frontier.py --dir runs/frontier
 
-Every budget is a run of ``puzzle_tiny`` in the same directory, so library, scores and measured costs are
-made once. Writes ``experiments/results/puzzle_tiny_frontier.json`` and the picture of the README beside it.
+Every budget is a run of ``puzzle_tiny`` in the same directory, so library, scores and measured
+costs are made once. Writes ``experiments/results/puzzle_tiny_frontier.json`` and the picture of the
+README beside it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,7 @@ BASELINES = {"uniform": "#cc79a7", "random": "#009e73", "greedy": "#d55e00"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "--dir", default="runs/frontier", help="run directory, kept between budgets"
-    )
+    parser.add_argument("--dir", default="runs/frontier", help="kept between budgets")
     parser.add_argument("--recipe", default="puzzle_tiny")
     arguments = parser.parse_args()
     points = []

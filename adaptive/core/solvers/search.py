@@ -93,6 +93,8 @@ def solve_best(
     if best is not None:
         return best
     _, key, error = min(misses, key=lambda miss: miss[0])
+    if len(problems) == 1:
+        raise error
     keys = ", ".join(map(str, problems))
     raise InfeasibleError(
         f"no problem of {keys} meets the budget, {key} comes nearest: {error}",

@@ -11,6 +11,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from typing import TYPE_CHECKING
 
 import torch
@@ -165,7 +166,8 @@ def sample_texts(directory: Path, count: int, tokens: int, seed: int = 0) -> lis
     model, tokenizer = load_parent(directory), PreTrainedTokenizerFast.from_pretrained(directory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        ids = model.generate(  # pyrefly: ignore[bad-argument-type]
+        generate: Any = model.generate  # typed as one of five kinds of output
+        ids = generate(
             torch.full((count, 1), BOS_ID),
             attention_mask=torch.ones((count, 1), dtype=torch.long),
             max_new_tokens=tokens,
