@@ -285,7 +285,8 @@ def test_bad_input_is_one_sentence_and_leaves_no_artefact(parent_dir, tmp_path, 
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         experiment(parent, tmp_path, *overrides).run(tmp_path / "run")
     assert "\n" not in str(caught.value)
-    assert [p for p in (tmp_path / "run" / "artifacts").iterdir() if p.name[0] != "."] == []
+    made = {path.name for path in (tmp_path / "run" / "artifacts").iterdir()}
+    assert {name for name in made if not name.startswith(".")} <= {"costs"}
     assert not (tmp_path / "run" / "summary.json").exists()
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert status["state"] == "failed" and message in status["error"]
@@ -385,6 +386,6 @@ def test_stories_parent_reads_stories_as_well_as_published(data_dir, tmp_path, m
     """1.304 nats a token, story by story, BOS first, at most 512 tokens, on the first 300."""
     monkeypatch.setenv("ADAPTIVE_DATA", str(data_dir))
     loaded = adaptive.load("puzzle_stories", "data.tokens=2000")
-    [calibration, *_] = loaded.stages()
+    [calibration] = [stage for stage in loaded.stages() if stage.name == "calibration"]
     summary = run_stages([calibration], RunDir(tmp_path), device="cpu")
     assert summary["parent.loss"] == pytest.approx(1.304, abs=0.02)

@@ -121,7 +121,7 @@ def test_a_miss_at_one_batch_size_does_not_loosen_the_limit_of_another(problem):
     """The tightened limit is absolute. At batch 4 it would let even the parent pass."""
     problems = {4: problem, 16: larger(problem, 3.0, 0.5)}
     device = Device(problems, 1.1)
-    found = search(problems, Budget({"latency": "1.5x"}), CONFIG, device)
+    found = search(problems, Budget({"latency": "1.5x"}), CONFIG, device, attempts=1)
     limit = found.problem.reference_cost["latency"] / 1.5
     assert device(found.batch, found.allocation.choice) <= limit
 
