@@ -185,7 +185,22 @@ class PuzzleConfig(TaskConfig):
         one_of("score.granularity", self.score.granularity, ("block", "subblock"))
         one_of("cost.model", self.cost.model, ("measured", "roofline"))
         one_of("cost.mode", self.cost.mode, ("auto", "eager", "graph"))
-        one_of("dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        # AdamW overflows in float16 without loss scaling, which distillation does not do.
+        one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        if len(set(self.baselines)) < len(self.baselines):
+            raise UserError(f"baselines={self.baselines} names one twice")
+        counts = {
+            "distill.tokens": self.distill.tokens,
+            "gkd.tokens": self.gkd.tokens,
+            "workload.output": self.workload.output,
+            "verify.tighten": self.verify.tighten,
+        }
+        for key, value in counts.items():
+            if value < 0:
+                raise UserError(f"{key}={value} must not be negative")
+        for batch in self.search.batch_sizes or ():
+            if batch < 1:
+                raise UserError(f"search.batch_sizes: {batch} must be at least 1")
         for name in self.baselines:
             one_of("baselines", name, ("uniform", "greedy", "random"))
         positive = {

@@ -7,6 +7,7 @@ calibration -> library -> scores +-> search -> child, baselines -> verify -> rep
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -298,6 +299,7 @@ class Puzzle:
         rows = latency_frontier(found.problem, config.search.frontier, config.search, found.budget)
         atomic_write_json(ctx.dir / "frontier.json", rows)
         total, reference = found.allocation.cost, found.problem.reference_cost
+        metric = config.score.metric
         ctx.summary(
             {
                 "search.gap": found.allocation.gap,
@@ -311,7 +313,9 @@ class Puzzle:
                 "latency.is_bound": bool(latency.is_bound),
                 "memory.parent.predicted": reference["memory"],
                 "memory.child.predicted": total["memory"],
-                "child.kl.predicted": found.allocation.loss,
+                "child.score.predicted": found.allocation.loss,
+                "child.kl.predicted": found.allocation.loss if metric == "kl" else None,
+                "budget.met": found.met,
                 **reasons,
             }
         )
@@ -359,6 +363,11 @@ class Puzzle:
             log=ctx.log,
         )
         after = evaluate(child, rows, size, parent.model)
+        if not math.isfinite(after.loss):
+            raise UserError(
+                f"[{ctx.name}] global distillation diverged: lower gkd.learning_rate="
+                f"{config.gkd.learning_rate}, or set dtype=float32"
+            )
         save_child(child, parent.tokenizer, ctx.dir / "model")
         return {
             "loss.bld": before.loss,
@@ -381,13 +390,17 @@ class Puzzle:
         work = self.workloads[summary["batch"]]
         clock = make_clock(self.config.cost, ctx.device)
         measured = measure_pair(parent.model, child, work, clock, self.config.verify.seconds)
-        predicted = summary["allocation"]["cost"]
+        predicted, reference = summary["allocation"]["cost"], summary["reference"]
+        # Relative to the parent on both sides: what the machine was busy with cancels. A roofline
+        # is a bound and has no error.
+        promised = reference["latency"] / predicted["latency"]
+        bound = self.config.cost.model == "roofline"
         memory = measure_memory(child, work)
         result = {
             "latency.parent": measured.parent,
             "latency.child.measured": measured.child,
             "speedup.measured": measured.speedup,
-            "latency.error": predicted["latency"] / measured.child - 1,
+            "latency.error": None if bound else measured.speedup / promised - 1,
             "memory.child.measured": memory,
             "memory.error": predicted["memory"] / memory - 1,
             "verify.settled": measured.settled,
@@ -456,6 +469,7 @@ def _save_found(
             "budget": found.budget.to_json(),
             "limits": found.limits.to_json(),
             "allocation": found.allocation.to_json(),
+            "reference": dict(found.problem.reference_cost),
             "promises": found.promises,
             "choices": choices,
         },

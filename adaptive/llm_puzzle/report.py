@@ -134,7 +134,7 @@ def _promise(
             "quantity": f"latency{' (predicted: lower bound)' if bound else ''}",
             "predicted": format_quantity(predicted["latency"], "latency"),
             "measured": format_quantity(checked["latency.child.measured"], "latency"),
-            "error": f"{100 * checked['latency.error']:+.1f} %",
+            "error": "" if bound else f"{100 * checked['latency.error']:+.1f} %",
         },
         {
             "quantity": "memory (weights and KV cache)",
@@ -143,7 +143,9 @@ def _promise(
             "error": f"{100 * checked['memory.error']:+.1f} %",
         },
     ]
-    page.section("Predicted and measured").table(rows, "The child's promise and the fact.")
+    page.section("Predicted and measured").table(
+        rows, "The child's promise and the fact; the latency's error is that of the speed-up."
+    )
     if searched:
         points = [
             {"name": "", "predicted": 1e3 * row["predicted"], "measured": 1e3 * row["measured"]}

@@ -74,15 +74,19 @@ def measure_pair(
 
 @torch.no_grad()
 def measure_memory(model: PuzzleForCausalLM, workload: Workload) -> float:
-    """Bytes that the model's weights and its filled KV caches take.
+    """Bytes that the model's weights and its KV caches hold after running the workload.
 
     Args:
-        model: to run.
-        workload: its longest sequences fill the caches; without generation there is none.
+        model: to run; prefill of the prompt, then the last decode step.
+        workload: its batch and longest sequences decide how far the caches are filled.
     """
     tensors = {id(weight): weight for weight in model.parameters()}
     total = sum(weight.nbytes for weight in tensors.values())
     runner = Runner(model)
-    runner.reserve(workload.batch, workload.seq_len)
+    ids_BT = torch.zeros(workload.batch, max(1, workload.prompt), dtype=torch.int64)
+    ids_BT = ids_BT.to(model.device)
+    runner.prefill(ids_BT)
+    if workload.output:
+        runner.decode(ids_BT[:, :1], workload.seq_len - 1)
     buffers = (buffer for cache in runner.caches for buffer in (cache.keys, cache.values))
     return float(total + sum(buffer.nbytes for buffer in buffers if buffer is not None))
