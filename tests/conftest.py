@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from absl import logging as absl_logging
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 # As the command line does, and before anything imports torch: see adaptive/run.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# OR-tools imports absl, whose log handler keeps the stderr of that moment: a file of pytest's. When
+# Hydra sets up logging it closes all handlers, and this one closes a stderr that is not the real one.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # Modules whose annotated shapes and types are checked at every call, under pytest alone. Those
 # that tell users about wrong types stay out: their tests pass wrong types on purpose.
