@@ -26,11 +26,8 @@ $(STAMP): setup.cfg pyproject.toml
 demo: $(STAMP) ## Puzzle on a small language model: 3 minutes on two CPU cores
 	$(BIN)/python -m adaptive.run +exp=puzzle_tiny $(ARGS)
 
-# The core's tests have a process of their own: the command line's, which run in theirs and set up
-# logging and signals, do not stand on what the solvers' leave behind.
 test: $(STAMP) ## the quick tests
-	$(BIN)/python -m pytest tests/core $(ARGS)
-	$(BIN)/python -m pytest --ignore=tests/core $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 test-all: $(STAMP) ## the slow tests too
 	$(BIN)/python -m pytest -m 'not gpu' $(ARGS)

@@ -14,8 +14,8 @@ from jaxtyping import install_import_hook
 # As the command line does, and before anything imports torch: see adaptive/run.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# OR-tools imports absl, whose log handler keeps the stderr of that moment: a file of pytest's. When
-# Hydra sets up logging it closes all handlers, and this one closes a stderr that is not the real one.
+# OR-tools imports absl, whose log handler keeps the stderr of that moment: a file of pytest's.
+# When Hydra sets up logging it closes all handlers; this one closes any stream but the real one.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # Modules whose annotated shapes and types are checked at every call, under pytest alone. Those
