@@ -8,8 +8,10 @@ Conventions, everywhere in ``adaptive.core.cost``:
 - *prefill* runs ``batch`` sequences of ``length`` tokens at once. Encoders (ViT) and convolutions
   know only this phase; for a convolution ``length`` is the number of pixels of its input map.
 - *decode* makes one new token a sequence; ``context`` tokens are in the KV cache before it, so the
-  new token attends to ``context + 1``. Decode counts are affine in ``context``; cost models rely
-  on that.
+  new token attends to ``context + 1``. Decode counts are affine in ``context`` between a block's
+  ``kinks``; cost models rely on that.
+- *pointwise* blocks treat tokens alike: what they cost depends on the number of tokens, not on how
+  sequences share them.
 - *traffic* is the least that must cross the memory bus: weights once, the block's input and output
   once, the KV cache written once and, in decode, read once. Inner activations are assumed fused.
 """
@@ -60,6 +62,10 @@ class Block(ABC):
     """Abbreviations of field names in ``key()``; other fields appear under their own names."""
     axes: ClassVar[tuple[str, ...]] = ()
     """Fields along which measured times may be interpolated."""
+    pointwise: ClassVar[bool] = False
+    """Whether the number of tokens decides (see the module's text)."""
+    quantised: ClassVar[bool] = True
+    """Whether 8 and 4 bit formats reach its weights; if not they stay as wide as activations."""
 
     @abstractmethod
     def params(self) -> int:
@@ -79,19 +85,35 @@ class Block(ABC):
 
     def prefill_flops(self, batch: int, length: int) -> int:
         """FLOPs of a forward over [batch, length] tokens."""
-        return batch * length * self.token_flops()
+        return self.computed_tokens(batch, length) * self.token_flops()
 
     def decode_flops(self, batch: int, context: int) -> int:
         """FLOPs of one decode step of ``batch`` sequences with ``context`` cached tokens each."""
         return batch * self.token_flops()
 
+    def computed_tokens(self, batch: int, length: int) -> int:
+        """Tokens that a forward over [batch, length] computes."""
+        return batch * length
+
+    def weight_dtype(self, dtype: str) -> str:
+        """Dtype of the stored weights in a model of ``dtype``."""
+        return dtype if self.quantised else activation_dtype(dtype)
+
     def weight_bytes(self, dtype: str) -> float:
-        """Bytes of the stored parameters in ``dtype``."""
-        return self.params() * dtype_bytes(dtype)
+        """Bytes of the stored parameters in a model of ``dtype``."""
+        return self.params() * dtype_bytes(self.weight_dtype(dtype))
 
     def kv_bytes_per_token(self, dtype: str) -> float:
         """Bytes that the KV cache grows by with each token of each sequence."""
         return 0.0
+
+    def cache_bytes(self, batch: int, length: int, dtype: str) -> float:
+        """Bytes of the KV cache of ``batch`` sequences of ``length`` tokens."""
+        return batch * length * self.kv_bytes_per_token(dtype)
+
+    def kinks(self) -> tuple[int, ...]:
+        """Contexts up to which, and from which on, decode counts are affine."""
+        return ()
 
     def activation_bytes(self, batch: int, length: int, dtype: str) -> float:
         """Peak bytes of live activations of an eager forward without autograd.
@@ -101,7 +123,7 @@ class Block(ABC):
         consecutive blocks do not add up: the peak of a stack is the largest of them.
         """
         width = self.inner_width() * dtype_bytes(activation_dtype(dtype))
-        return batch * length * width
+        return self.computed_tokens(batch, length) * width
 
     def weights_read(self, tokens: int) -> int:
         """Parameters that a forward over ``tokens`` tokens must read."""
@@ -112,18 +134,18 @@ class Block(ABC):
     ) -> float:
         """Traffic in bytes of a forward over [batch, length] tokens (see the module's text)."""
         kv = self.kv_bytes_per_token(kv_dtype or activation_dtype(dtype))
-        return self._traffic(batch * length, dtype) + batch * length * kv
+        return self._traffic(self.computed_tokens(batch, length), dtype) + batch * length * kv
 
     def decode_bytes(
         self, batch: int, context: int, dtype: str, kv_dtype: str | None = None
     ) -> float:
         """Traffic in bytes of one decode step: weights, activations, the whole KV cache."""
-        kv = self.kv_bytes_per_token(kv_dtype or activation_dtype(dtype))
-        return self._traffic(batch, dtype) + batch * (context + 1) * kv
+        cache = self.cache_bytes(batch, context + 1, kv_dtype or activation_dtype(dtype))
+        return self._traffic(batch, dtype) + cache
 
     def _traffic(self, tokens: int, dtype: str) -> float:
         activations = tokens * self.io_width() * dtype_bytes(activation_dtype(dtype))
-        return self.weights_read(tokens) * dtype_bytes(dtype) + activations
+        return self.weights_read(tokens) * dtype_bytes(self.weight_dtype(dtype)) + activations
 
     def out_length(self, length: int) -> int:
         """Positions that the next block sees; differs from ``length`` after a strided block."""

@@ -8,6 +8,7 @@ encoder, a detector, or scoring of text.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -40,6 +41,18 @@ def decode_contexts(workload: Workload) -> tuple[int, int, int]:
     return steps, workload.prompt, workload.prompt + max(steps - 1, 0)
 
 
+def affine_parts(block: Block, workload: Workload) -> Iterator[tuple[int, int]]:
+    """(first, last) context of each run of decode steps over which the counts are affine."""
+    steps, first, last = decode_contexts(workload)
+    if steps:
+        for kink in (*block.kinks(), last):
+            if first <= kink:
+                yield first, min(kink, last)
+                first = kink + 1
+            if first > last:
+                return
+
+
 def model_cost(block: Block, workload: Workload, dtype: str, model: CostModel) -> dict[str, float]:
     """Cost of a whole stack: the sum of its parts, each distinct part priced once."""
     total = dict.fromkeys(model.resources, 0.0)
@@ -67,14 +80,15 @@ class Analytic:
     is_bound: bool = False
 
     def cost(self, block: Block, workload: Workload, dtype: str) -> dict[str, float]:
-        steps, first, last = decode_contexts(workload)
-        # Decode counts are affine in the context, so the mean of the ends is the mean of all.
-        ends = sum(block.decode_flops(workload.batch, context) for context in (first, last))
-        flops = block.prefill_flops(workload.batch, workload.prompt) + steps * ends / 2
-        per_token = block.kv_bytes_per_token(self.kv_dtype or activation_dtype(dtype))
-        cache = workload.batch * workload.seq_len * per_token
+        flops = float(block.prefill_flops(workload.batch, workload.prompt))
+        for first, last in affine_parts(block, workload):
+            # The mean of the ends is the mean of all.
+            ends = sum(block.decode_flops(workload.batch, context) for context in (first, last))
+            flops += (last - first + 1) * ends / 2
+        kv_dtype = self.kv_dtype or activation_dtype(dtype)
+        cache = block.cache_bytes(workload.batch, workload.seq_len, kv_dtype)
         return {
             "params": float(block.params()),
-            "flops": float(flops),
+            "flops": flops,
             "memory": block.weight_bytes(dtype) + cache,
         }

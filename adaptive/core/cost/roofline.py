@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from adaptive.core.cost.block import Block
-from adaptive.core.cost.model import decode_contexts
+from adaptive.core.cost.model import affine_parts
 from adaptive.core.errors import UserError
 from adaptive.core.workload import Workload
 
@@ -87,10 +87,11 @@ class Roofline:
         return max(block.decode_flops(batch, context) / peak, traffic / bandwidth)
 
     def cost(self, block: Block, workload: Workload, dtype: str) -> dict[str, float]:
-        batch, (steps, first, last) = workload.batch, decode_contexts(workload)
+        batch = workload.batch
         seconds = self.prefill(block, batch, workload.prompt, dtype) if workload.prompt else 0.0
-        if steps:
+        for first, last in affine_parts(block, workload):
             peak, bandwidth = self._rates(dtype)
+            steps = last - first + 1
             flops = [block.decode_flops(batch, c) for c in (first, last)]
             traffic = [block.decode_bytes(batch, c, dtype, self.kv_dtype) for c in (first, last)]
             arithmetic = np.linspace(flops[0], flops[1], steps) / peak

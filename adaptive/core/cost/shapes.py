@@ -32,6 +32,8 @@ class Attention(Block):
         out_bias: bias on the output projection.
         qk_norm: RMSNorm over each head's queries and keys (Qwen3).
         cached: a decoder's, with a KV cache and rotary embedding; False for encoders (ViTs).
+        window: of sliding-window attention, in tokens; 0 attends to everything. Prefill is
+            counted dense all the same.
     """
 
     kind: ClassVar[str] = "attention"
@@ -48,6 +50,7 @@ class Attention(Block):
     norm: bool = True
     norm_bias: bool = False
     cached: bool = True
+    window: int = 0
 
     def __post_init__(self) -> None:
         if self.kv_heads < 1 or self.heads % self.kv_heads:
@@ -81,7 +84,17 @@ class Attention(Block):
         return super().prefill_flops(batch, length) + 4 * batch * length**2 * self.q_width
 
     def decode_flops(self, batch: int, context: int) -> int:
-        return super().decode_flops(batch, context) + 4 * batch * (context + 1) * self.q_width
+        attended = self._seen(context + 1)
+        return super().decode_flops(batch, context) + 4 * batch * attended * self.q_width
+
+    def _seen(self, tokens: int) -> int:
+        return min(tokens, self.window) if self.window else tokens
+
+    def kinks(self) -> tuple[int, ...]:
+        return (self.window - 1,) if self.window else ()
+
+    def cache_bytes(self, batch: int, length: int, dtype: str) -> float:
+        return super().cache_bytes(batch, self._seen(length), dtype)
 
     def kv_bytes_per_token(self, dtype: str) -> float:
         return 2 * self.kv_width * dtype_bytes(dtype) if self.cached else 0.0
@@ -106,6 +119,7 @@ class FFN(Block):
     kind: ClassVar[str] = "ffn"
     short: ClassVar[dict[str, str]] = {"hidden": "h", "intermediate": "i"}
     axes: ClassVar[tuple[str, ...]] = ("intermediate",)
+    pointwise: ClassVar[bool] = True
 
     hidden: int
     intermediate: int
@@ -140,6 +154,7 @@ class Linear(Block):
 
     kind: ClassVar[str] = "linear"
     short: ClassVar[dict[str, str]] = {"inputs": "in", "outputs": "out"}
+    pointwise: ClassVar[bool] = True
 
     inputs: int
     outputs: int
@@ -167,6 +182,7 @@ class NoOp(Block):
     """A removed sub-block: the residual stream passes by, everything costs nothing."""
 
     kind: ClassVar[str] = "noop"
+    pointwise: ClassVar[bool] = True
 
     def params(self) -> int:
         return 0
@@ -188,6 +204,8 @@ class Norm(Block):
 
     kind: ClassVar[str] = "norm"
     short: ClassVar[dict[str, str]] = {"hidden": "h"}
+    pointwise: ClassVar[bool] = True
+    quantised: ClassVar[bool] = False
 
     hidden: int
     bias: bool = False
@@ -212,6 +230,8 @@ class Embedding(Block):
 
     kind: ClassVar[str] = "embedding"
     short: ClassVar[dict[str, str]] = {"hidden": "h"}
+    pointwise: ClassVar[bool] = True
+    quantised: ClassVar[bool] = False
 
     vocab: int
     hidden: int
@@ -237,7 +257,7 @@ class Embedding(Block):
 @register
 @dataclass(frozen=True)
 class Head(Block):
-    """Final norm and projection to the vocabulary.
+    """Final norm, projection to the vocabulary, and the choice of the next token.
 
     Attributes:
         tied: the matrix is the embedding's; it is read but not stored again.
@@ -247,6 +267,8 @@ class Head(Block):
 
     kind: ClassVar[str] = "head"
     short: ClassVar[dict[str, str]] = {"hidden": "h"}
+    pointwise: ClassVar[bool] = True
+    quantised: ClassVar[bool] = False
 
     hidden: int
     vocab: int
@@ -266,19 +288,8 @@ class Head(Block):
     def token_flops(self) -> int:
         return 2 * self.hidden * self.vocab
 
-    def prefill_flops(self, batch: int, length: int) -> int:
-        return super().prefill_flops(batch, self._positions(length))
-
-    def activation_bytes(self, batch: int, length: int, dtype: str) -> float:
-        return super().activation_bytes(batch, self._positions(length), dtype)
-
-    def prefill_bytes(
-        self, batch: int, length: int, dtype: str, kv_dtype: str | None = None
-    ) -> float:
-        return super().prefill_bytes(batch, self._positions(length), dtype, kv_dtype)
-
-    def _positions(self, length: int) -> int:
-        return length if self.every_position else min(length, 1)
+    def computed_tokens(self, batch: int, length: int) -> int:
+        return batch * (length if self.every_position else min(length, 1))
 
     def io_width(self) -> int:
         return self.hidden + self.vocab

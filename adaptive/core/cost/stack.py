@@ -42,6 +42,15 @@ class Composite(Block):
     def kv_bytes_per_token(self, dtype: str) -> float:
         return sum((b.kv_bytes_per_token(dtype) for b in self.members()), 0.0)
 
+    def cache_bytes(self, batch: int, length: int, dtype: str) -> float:
+        return sum((b.cache_bytes(batch, length, dtype) for b in self.members()), 0.0)
+
+    def kinks(self) -> tuple[int, ...]:
+        return tuple(sorted({kink for b in self.members() for kink in b.kinks()}))
+
+    def weight_bytes(self, dtype: str) -> float:
+        return sum((b.weight_bytes(dtype) for b in self.members()), 0.0)
+
     def activation_bytes(self, batch: int, length: int, dtype: str) -> float:
         return max((b.activation_bytes(batch, n, dtype) for b, n in self._at(length)), default=0.0)
 

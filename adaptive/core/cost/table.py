@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -47,7 +48,9 @@ class Origin:
 class RowKey(NamedTuple):
     """What a row is about. ``length`` is the prompt of a prefill, the cached context of a decode.
 
-    ``block`` is ``Block.key()``, or any name for something that no shape describes.
+    ``block`` is ``Block.key()``, or any name for something that no shape describes. What depends on
+    the number of tokens alone is filed as a prefill of so many sequences of one token: ``of`` makes
+    the key under which a row is found.
     """
 
     block: str
@@ -56,6 +59,18 @@ class RowKey(NamedTuple):
     length: int
     dtype: str
     mode: str
+
+    @classmethod
+    def of(
+        cls, block: Block | str, phase: Phase, batch: int, length: int, dtype: str, mode: str
+    ) -> RowKey:
+        """The key of a block's (or a named thing's) time."""
+        shape = block if isinstance(block, Block) else _parse(block)
+        key = block.key() if isinstance(block, Block) else block
+        if shape is not None and shape.pointwise:
+            batch = shape.computed_tokens(batch, length) if phase == "prefill" else batch
+            phase, length = "prefill", 1
+        return cls(key, phase, batch, length, dtype, mode)
 
 
 @dataclass(frozen=True)
@@ -190,14 +205,15 @@ class MeasuredTable:
         """
         if isinstance(block, NoOp):
             return Estimate(0.0, "measured")
-        key = block.key() if isinstance(block, Block) else block
-        series, point = _locate(RowKey(key, phase, batch, length, dtype, self.mode))
+        wanted = RowKey.of(block, phase, batch, length, dtype, self.mode)
+        key = wanted.block
+        series, point = _locate(wanted)
         points = self._index().get(series, {})
         found = interpolate(points, point, extrapolate=self.extrapolate)
         if found is None:
             sizes = [
                 f"{name} {', '.join(f'{x:g}' for x in sorted({point[i] for point in points}))}"
-                for i, name in enumerate(_axis_names(key, phase))
+                for i, name in enumerate(_axis_names(key))
             ]
             measured = "; ".join(sizes) if points else "no sizes of it"
             raise UserError(
@@ -241,6 +257,7 @@ class MeasuredTable:
         return self._series
 
 
+@functools.lru_cache(maxsize=4096)
 def _parse(key: str) -> Block | None:
     """The block behind a row's key, or None where the key is just a name."""
     try:
@@ -249,17 +266,17 @@ def _parse(key: str) -> Block | None:
         return None
 
 
-def _axis_names(key: str, phase: Phase) -> tuple[str, ...]:
+def _axis_names(key: str) -> tuple[str, ...]:
     block = _parse(key)
-    # Without a KV cache a decode step is the same at every context.
-    fixed = block is not None and phase == "decode" and not block.kv_bytes_per_token("fp32")
-    return (*(block.axes if block else ()), "batch", *(() if fixed else ("length",)))
+    if block is None:
+        return "batch", "length"
+    return (*block.axes, "batch", *(() if block.pointwise else ("length",)))
 
 
 def _locate(key: RowKey) -> tuple[Any, Point]:
     """(series, point): which grid a row belongs to, and where in it."""
     block = _parse(key.block)
-    names = _axis_names(key.block, key.phase)
+    names = _axis_names(key.block)
     values = {"batch": key.batch, "length": key.length}
     family: Any = key.block
     if block is not None:

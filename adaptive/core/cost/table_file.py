@@ -1,8 +1,8 @@
 """The text form of a measured table: one JSON header line, then CSV, one sorted row a line.
 
-    #{"format": "adaptive-costs", "version": 1, "device": "...", "torch": "...", ...}
+    #{"format": "adaptive-costs", "version": 2, "device": "...", "torch": "...", ...}
     block,phase,batch,length,dtype,mode,seconds,spread,repeats
-    "ffn(h=64,i=128)",decode,1,32,fp32,eager,1.25e-05,0.01,40
+    "attention(h=64,heads=4,kv=2,d=16)",decode,1,32,fp32,eager,1.25e-05,0.01,40
 
 The header counts the rows, so a truncated copy is noticed.
 """
@@ -21,7 +21,7 @@ from adaptive.core.cost.table import Origin, Row, RowKey
 from adaptive.core.errors import UserError
 from adaptive.core.run.atomic import atomic_write_text
 
-FORMAT, VERSION = "adaptive-costs", 1
+FORMAT, VERSION = "adaptive-costs", 2
 COLUMNS = (*RowKey._fields, "seconds", "spread", "repeats")
 
 

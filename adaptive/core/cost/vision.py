@@ -101,3 +101,7 @@ class VitBlock(Composite):
 
     def params(self) -> int:
         return super().params() + 2 * self.layer_scale * self.hidden
+
+    def weight_bytes(self, dtype: str) -> float:
+        scales = 2 * self.layer_scale * self.hidden
+        return super().weight_bytes(dtype) + scales * dtype_bytes(dtype)

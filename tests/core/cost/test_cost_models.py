@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,9 +62,23 @@ def test_memory_is_weights_and_cache():
     assert cost["memory"] == 2 * 8_030_261_248 + 4 * 1024 * 131_072
     # 8 bit weights sit beside a bf16 cache unless the cache is quantised as well.
     quantised = model_cost(stack, Workload(4, 1000, 24), "fp8", Analytic(kv_dtype="fp8"))
-    assert quantised["memory"] == cost["memory"] / 2
+    ends = 2 * 128_256 * 4096 + 4096  # embedding, head and its norm stay in bf16
+    assert quantised["memory"] == cost["memory"] / 2 + ends
     mixed = model_cost(stack, Workload(4, 1000, 24), "fp8", Analytic())
-    assert mixed["memory"] == 8_030_261_248 + 4 * 1024 * 131_072
+    assert mixed["memory"] == 8_030_261_248 + ends + 4 * 1024 * 131_072
+
+
+def test_sliding_windows_bound_cache_and_arithmetic():
+    full, windowed = ATTENTION, replace(ATTENTION, window=512)
+    work = Workload(2, 500, 101)  # contexts 500..599: the kink is inside
+    counts = [windowed.decode_flops(2, context) for context in range(500, 600)]
+    cost = Analytic().cost(windowed, work, "bf16")
+    assert cost["flops"] == windowed.prefill_flops(2, 500) + sum(counts)
+    assert cost["memory"] == windowed.weight_bytes("bf16") + 2 * 512 * 4096
+    assert counts[11] == full.decode_flops(2, 511) == counts[-1] < full.decode_flops(2, 512)
+    bound = H100.cost(windowed, work, "bf16")["latency"]
+    steps = sum(H100.decode(windowed, 2, context, "bf16") for context in range(500, 600))
+    assert bound == pytest.approx(H100.prefill(windowed, 2, 500, "bf16") + steps)
 
 
 @pytest.mark.parametrize("model", [Analytic(), H100], ids=["analytic", "roofline"])

@@ -15,8 +15,7 @@ ATTENTION = Attention(64, 8, 2, 16)
 
 
 def row(block, phase, batch, length, seconds, dtype="fp32", mode="eager"):
-    key = block if isinstance(block, str) else block.key()
-    return Row(RowKey(key, phase, batch, length, dtype, mode), seconds, 0.01, 20)
+    return Row(RowKey.of(block, phase, batch, length, dtype, mode), seconds, 0.01, 20)
 
 
 @pytest.fixture
@@ -138,7 +137,7 @@ DAMAGES = {
     "only a header": (lambda t: t.split("\n")[0], "columns"),
     "empty": (lambda t: "", "not a cost table"),
     "no header": (lambda t: t.split("\n", 1)[1], "not a cost table"),
-    "another format": (lambda t: t.replace('"version": 1', '"version": 9'), "not a cost table"),
+    "another format": (lambda t: t.replace('"version": 2', '"version": 9'), "not a cost table"),
     "negative time": (lambda t: t.replace(",0.25,", ",-0.25,"), "line 11.*no measurement"),
     "text for a number": (lambda t: t.replace(",0.25,", ",fast,"), "line 11.*cannot read"),
     "unknown phase": (lambda t: t.replace("sampling,decode", "sampling,d"), "unknown phase"),

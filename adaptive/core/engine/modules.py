@@ -1,0 +1,371 @@
+"""What a shape describes, with weights: the modules that are timed, and of which engines are made.
+
+Sub-blocks of transformers take the residual stream and what is still to be added to it, and
+return both: the addition runs in one kernel with the next norm, as inference servers have it.
+
+Shapes: B sequences, T tokens, M = B * T, H hidden size, N query heads, K key-value heads, D head
+size, C tokens that a KV cache holds, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from adaptive.core.cost.block import Block
+from adaptive.core.cost.shapes import FFN, Attention, Embedding, Head, Linear
+from adaptive.core.cost.stack import Composite
+from adaptive.core.cost.vision import Conv2d
+from adaptive.core.engine import ops
+from adaptive.core.engine.ops import Operand
+from adaptive.core.errors import UserError
+
+TORCH_DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8": torch.bfloat16,  # of the activations; matrices are quantised
+}
+"""Dtypes of `core.cost` that engines run, to torch's."""
+
+Stream = tuple[torch.Tensor, torch.Tensor | None]
+"""The residual stream [M, H], and what the last sub-block adds to it."""
+
+
+@dataclass
+class KVCache:
+    """Keys and values of one attention block, in buffers of fixed size [B, K, C, D]."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    @staticmethod
+    def empty(
+        block: Attention, batch: int, capacity: int, dtype: str, device: str | torch.device
+    ) -> KVCache:
+        """Room for ``capacity`` tokens a sequence."""
+        shape = (batch, block.kv_heads, capacity, block.head_dim)
+        options: dict[str, Any] = {"dtype": TORCH_DTYPES[dtype], "device": device}
+        # Zeros, not garbage: masked-out keys still enter products.
+        return KVCache(torch.zeros(shape, **options), torch.zeros(shape, **options))
+
+
+@dataclass
+class Step:
+    """One forward of equal sequences.
+
+    Attributes:
+        batch: B.
+        cos_TD, sin_TD: rotary embedding of the new tokens.
+        positions_T: their positions, on the device.
+        decode: whether they attend to the cache (else causally to each other).
+        attended: tokens of the cache that a decode step sees, the new one included.
+        mask: additive, [1, 1, 1, attended]; None where all of them count.
+        slack: how many of the last attended tokens the mask may hide.
+    """
+
+    batch: int
+    cos_TD: torch.Tensor
+    sin_TD: torch.Tensor
+    positions_T: torch.Tensor
+    decode: bool
+    attended: int = 0
+    mask: torch.Tensor | None = None
+    slack: int = 0
+
+    def window(self, size: int) -> tuple[slice, torch.Tensor | None]:
+        """What a decode step sees through a sliding window (0: everything): slots and mask."""
+        first = max(0, self.attended - self.slack - size) if size else 0
+        slots = slice(first, self.attended)
+        if self.mask is None:
+            return slots, None
+        mask = self.mask[..., slots]
+        if first or (size and size < self.attended):
+            index = torch.arange(first, self.attended, device=mask.device)
+            mask = mask.masked_fill(index <= self.positions_T - size, float("-inf"))
+        return slots, mask
+
+    def window_mask(self, size: int) -> torch.Tensor:
+        """What a prefill sees through a sliding window: [T, T], True where it looks."""
+        distance = self.positions_T[:, None] - self.positions_T
+        return (distance >= 0) & (distance < size)
+
+
+class Matrix(nn.Module):
+    """A matrix product with weights of 32, 16 or 8 bits.
+
+    Eight bits are e4m3 with a scale a row of the weight and, made on the fly, a scale a token.
+
+    Args:
+        inputs, outputs: widths.
+        bias: adds one.
+        fp8: quantised.
+        like: gives dtype and device.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, fp8: bool, like: torch.Tensor):
+        super().__init__()
+        self.fp8, self.dtype = fp8, like.dtype
+        weight = like.new_empty(outputs, inputs).normal_(std=inputs**-0.5)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(like.new_zeros(outputs), requires_grad=False) if bias else None
+        if fp8:
+            self.load(weight)
+
+    @torch.no_grad()
+    def load(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        """Takes values over, quantising them where that is asked for."""
+        if self.fp8:
+            values, scale = ops._operand(weight, True)
+            self.weight = nn.Parameter(values, requires_grad=False)
+            self.scale_1X = nn.Parameter(scale.t().contiguous(), requires_grad=False)
+        else:
+            self.weight.copy_(weight)
+        if bias is not None:
+            assert self.bias is not None, "this shape has no bias"
+            self.bias.copy_(bias)
+
+    def forward(self, x: Operand) -> torch.Tensor:
+        if not isinstance(x, tuple):
+            return F.linear(x, self.weight, self.bias)
+        values, scale_M1 = x
+        product = torch._scaled_mm(
+            values,
+            self.weight.t(),
+            scale_a=scale_M1,
+            scale_b=self.scale_1X,
+            out_dtype=self.dtype,
+            use_fast_accum=True,
+        )
+        return product if self.bias is None else product + self.bias
+
+
+class InputNorm(nn.Module):
+    """The residual addition and norm with which a sub-block begins."""
+
+    def __init__(self, width: int, norm: bool, bias: bool, fp8: bool, like: torch.Tensor):
+        super().__init__()
+        assert norm, "engines run sub-blocks with their own norm"
+        self.fp8, self.eps = fp8, 1e-6
+        self.weight = nn.Parameter(like.new_ones(width), requires_grad=False)
+        self.bias = nn.Parameter(like.new_zeros(width), requires_grad=False) if bias else None
+
+    def forward(self, stream: Stream) -> tuple[torch.Tensor, Operand]:
+        x_MH, delta_MH = stream
+        if delta_MH is None:
+            return x_MH, ops.norm(x_MH, self.weight, self.bias, self.eps, self.fp8)
+        return ops.add_norm(x_MH, delta_MH, self.weight, self.bias, self.eps, self.fp8)
+
+
+class AttentionModule(nn.Module):
+    """Grouped-query attention: queries, keys and values from one product."""
+
+    def __init__(self, block: Attention, fp8: bool, like: torch.Tensor):
+        super().__init__()
+        self.block, self.fp8 = block, fp8
+        width = block.q_width + 2 * block.kv_width
+        self.norm = InputNorm(block.hidden, block.norm, block.norm_bias, fp8, like)
+        self.qkv = Matrix(block.hidden, width, block.bias, fp8, like)
+        self.out = Matrix(block.q_width, block.hidden, block.out_bias, fp8, like)
+        if block.qk_norm:
+            for name in ("q_norm", "k_norm"):
+                ones = like.new_ones(block.head_dim)
+                self.register_parameter(name, nn.Parameter(ones, requires_grad=False))
+
+    def forward(self, stream: Stream, step: Step, cache: KVCache | None = None) -> Stream:
+        x_MH, normed = self.norm(stream)
+        o_MX = self.attend(self.qkv(normed), step, cache)
+        return x_MH, self.out(ops.operand(o_MX, True) if self.fp8 else o_MX)
+
+    def attend(self, qkv_MX: torch.Tensor, step: Step, cache: KVCache | None) -> torch.Tensor:
+        """The heads' outputs side by side, [M, N * D]."""
+        block = self.block
+        heads = qkv_MX.view(step.batch, -1, block.heads + 2 * block.kv_heads, block.head_dim)
+        q_BTND, k_BTKD, v_BTKD = heads.split([block.heads, block.kv_heads, block.kv_heads], 2)
+        if block.qk_norm:
+            q_BTND = ops.head_norm(q_BTND, self.q_norm, self.norm.eps)
+            k_BTKD = ops.head_norm(k_BTKD, self.k_norm, self.norm.eps)
+        v_BKTD = v_BTKD.transpose(1, 2)
+        if not block.cached:  # an encoder
+            q_BNTD, k_BKTD = q_BTND.transpose(1, 2), k_BTKD.transpose(1, 2)
+            o_BNTD = F.scaled_dot_product_attention(q_BNTD, k_BKTD, v_BKTD)
+            return o_BNTD.transpose(1, 2).reshape(len(qkv_MX), -1)
+        q_BNTD = ops.rotate(q_BTND, step.cos_TD, step.sin_TD)
+        k_BKTD = ops.rotate(k_BTKD, step.cos_TD, step.sin_TD)
+        if cache is not None:
+            cache.keys.index_copy_(2, step.positions_T, k_BKTD)
+            cache.values.index_copy_(2, step.positions_T, v_BKTD)
+        if step.decode:
+            assert cache is not None, "a decode step needs its cache"
+            slots, mask = step.window(block.window)
+            o_BNTD = _attend_one(q_BNTD, cache.keys[:, :, slots], cache.values[:, :, slots], mask)
+        else:
+            windowed = 0 < block.window < len(step.positions_T)
+            o_BNTD = F.scaled_dot_product_attention(
+                q_BNTD,
+                k_BKTD,
+                v_BKTD,
+                attn_mask=step.window_mask(block.window) if windowed else None,
+                is_causal=not windowed,
+                enable_gqa=block.kv_heads < block.heads,
+            )
+        return o_BNTD.transpose(1, 2).reshape(len(qkv_MX), -1)
+
+
+def _attend_one(
+    q_BN1D: torch.Tensor,
+    keys_BKCD: torch.Tensor,
+    values_BKCD: torch.Tensor,
+    mask: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention of one new token a sequence, [B, N, 1, D]."""
+    if q_BN1D.is_cuda:
+        return F.scaled_dot_product_attention(
+            q_BN1D, keys_BKCD, values_BKCD, attn_mask=mask, enable_gqa=True
+        )
+    # On the CPU torch would copy keys and values to as many heads as there are queries. The
+    # queries of a group see the same keys, so they can stand where tokens do.
+    B, N, _, D = q_BN1D.shape
+    q_BKGD = q_BN1D.reshape(B, keys_BKCD.shape[1], -1, D)
+    o_BKGD = F.scaled_dot_product_attention(q_BKGD, keys_BKCD, values_BKCD, attn_mask=mask)
+    return o_BKGD.reshape(B, N, 1, D)
+
+
+class FFNModule(nn.Module):
+    """Feed-forward network; gate and up projections are one product."""
+
+    def __init__(self, block: FFN, fp8: bool, like: torch.Tensor):
+        super().__init__()
+        self.fp8 = fp8
+        self.activation = ops.silu_gate if block.gated else ops.gelu
+        width = (1 + block.gated) * block.intermediate
+        self.norm = InputNorm(block.hidden, block.norm, block.norm_bias, fp8, like)
+        self.up = Matrix(block.hidden, width, block.bias, fp8, like)
+        self.down = Matrix(block.intermediate, block.hidden, block.bias, fp8, like)
+
+    def forward(self, stream: Stream, step: Step, cache: KVCache | None = None) -> Stream:
+        x_MH, normed = self.norm(stream)
+        return x_MH, self.down(self.activation(self.up(normed), self.fp8))
+
+
+class LinearModule(nn.Module):
+    """A norm and one matrix."""
+
+    def __init__(self, block: Linear, fp8: bool, like: torch.Tensor):
+        super().__init__()
+        self.norm = InputNorm(block.inputs, block.norm, block.norm_bias, fp8, like)
+        self.matrix = Matrix(block.inputs, block.outputs, block.bias, fp8, like)
+
+    def forward(self, stream: Stream, step: Step, cache: KVCache | None = None) -> Stream:
+        x_MH, normed = self.norm(stream)
+        return x_MH, self.matrix(normed)
+
+
+class EmbeddingModule(nn.Module):
+    """Token embedding; never quantised."""
+
+    def __init__(self, block: Embedding, fp8: bool, like: torch.Tensor):
+        super().__init__()
+        weight = like.new_empty(block.vocab, block.hidden).normal_()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, ids_M: torch.Tensor) -> torch.Tensor:
+        return F.embedding(ids_M, self.weight)
+
+
+class HeadModule(nn.Module):
+    """Final norm, logits, and the choice of the next token; never quantised."""
+
+    def __init__(self, block: Head, fp8: bool, like: torch.Tensor):
+        super().__init__()
+        self.every_position = block.every_position
+        self.norm = InputNorm(block.hidden, block.norm, block.norm_bias, False, like)
+        self.matrix = Matrix(block.hidden, block.vocab, block.bias, False, like)
+
+    def forward(self, stream: Stream, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [B, V] of the last positions (or [M, V]), the likeliest tokens [B] (or [M])."""
+        if not self.every_position:
+            x_MH, delta_MH = stream
+            x_BH = _last(x_MH, batch)
+            stream = (x_BH, None if delta_MH is None else _last(delta_MH, batch))
+        logits = self.matrix(self.norm(stream)[1])
+        return logits, logits.argmax(-1)
+
+
+def _last(x_MH: torch.Tensor, batch: int) -> torch.Tensor:
+    """The last position of each sequence, [B, H]."""
+    return x_MH.view(batch, -1, x_MH.shape[-1])[:, -1]
+
+
+class ConvModule(nn.Module):
+    """A convolution, with its batch norm folded in and a ReLU where it has one."""
+
+    def __init__(self, block: Conv2d, fp8: bool, like: torch.Tensor):
+        super().__init__()
+        padding = max(block.kernel - block.stride + 1, 0) // 2
+        conv = nn.Conv2d(
+            block.inputs,
+            block.outputs,
+            block.kernel,
+            block.stride,
+            padding,
+            groups=block.groups,
+            bias=block.bias or block.norm,
+        )
+        self.relu = block.norm
+        self.conv = conv.requires_grad_(False).to(
+            like.device, like.dtype, memory_format=torch.channels_last
+        )
+
+    def forward(self, x_BCYX: torch.Tensor) -> torch.Tensor:
+        y_BCYX = self.conv(x_BCYX)
+        return F.relu(y_BCYX) if self.relu else y_BCYX
+
+
+class Sequence(nn.Module):
+    """Sub-blocks one after the other: a ViT block."""
+
+    def __init__(self, block: Composite, fp8: bool, like: torch.Tensor):
+        super().__init__()
+        parts = [MODULES[type(member)](member, fp8, like) for member in block.members()]
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, stream: Stream, step: Step, cache: KVCache | None = None) -> Stream:
+        for part in self.parts:
+            stream = part(stream, step, cache)
+        return stream
+
+
+MODULES: dict[type[Block], Callable[..., nn.Module]] = {
+    Attention: AttentionModule,
+    FFN: FFNModule,
+    Linear: LinearModule,
+    Embedding: EmbeddingModule,
+    Head: HeadModule,
+    Conv2d: ConvModule,
+}
+"""Shapes to what runs them; composites run as the sequence of their members."""
+
+
+def build(block: Block, dtype: str, device: str | torch.device) -> nn.Module:
+    """A module with random weights for a shape: time does not depend on their values.
+
+    Raises:
+        UserError: the dtype or the shape has no module here.
+    """
+    if dtype not in TORCH_DTYPES:
+        raise UserError(f"dtype={dtype} cannot be run, choose one of {', '.join(TORCH_DTYPES)}")
+    like = torch.empty(0, dtype=TORCH_DTYPES[dtype], device=device)
+    maker = MODULES.get(type(block), Sequence if isinstance(block, Composite) else None)
+    if maker is None:
+        raise UserError(f"no module runs {block.key()}, choose {', '.join(map(_name, MODULES))}")
+    return maker(block, dtype == "fp8", like).eval()
+
+
+def _name(shape: type[Block]) -> str:
+    return shape.kind
