@@ -19,7 +19,7 @@ from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.config import DataConfig
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.pretrain.corpus import read_text
-from adaptive.llm_puzzle.runtime import Runner
+from adaptive.llm_puzzle.runtime import engine_of
 
 
 @dataclass(frozen=True)
@@ -226,16 +226,16 @@ def sample_rows(
         )
     eos = model.config.eos_token_id
     ends = torch.tensor([eos] if isinstance(eos, int) else eos or [], device=model.device)
-    runner = Runner(model)
-    runner.reserve(batch_size, length)
+    engine = engine_of(model)
+    caches = engine.make_caches(batch_size, length)
     count = 0
     while count < tokens:
         ids_BT = torch.full((batch_size, length), bos, device=model.device)
         ended_B = torch.zeros(batch_size, dtype=torch.bool, device=model.device)
         lengths_B = torch.full((batch_size,), length, device=model.device)
         for position in range(length - 1):
-            logits_BV = runner.decode(ids_BT[:, position : position + 1], position).float()
-            next_B = torch.multinomial((logits_BV / temperature).softmax(-1), 1)[:, 0]
+            logits_BV, _ = engine.decode(ids_BT[:, position], position, caches)
+            next_B = torch.multinomial((logits_BV.float() / temperature).softmax(-1), 1)[:, 0]
             ids_BT[:, position + 1] = next_B
             ends_now_B = torch.isin(next_B, ends) & ~ended_B
             lengths_B[ends_now_B] = position + 2

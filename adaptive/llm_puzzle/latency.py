@@ -1,26 +1,25 @@
-"""Measured latencies of a search space's sub-blocks and of whole models."""
+"""Measured latencies of a search space's sub-blocks and of whole models.
+
+Nothing here needs weights: time does not depend on them, so what is measured is built from shapes.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from adaptive.core.cost import Embedding, Head, MeasuredTable, Row, RowKey, decode_contexts
+from adaptive.core.cost import Block, MeasuredTable, Row, RowKey, decode_contexts
 from adaptive.core.cost.table import Phase
+from adaptive.core.engine import Engine, block_subject, engine_call, engine_subject
 from adaptive.core.hardware import Clock, Subject, clock_for, default_table_path, profile
 from adaptive.core.workload import Workload
-from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption
 from adaptive.llm_puzzle.config import CostConfig
-from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
-from adaptive.llm_puzzle.realise import random_model
-from adaptive.llm_puzzle.runtime import Runner, embed, head, layer_call
-from adaptive.llm_puzzle.shapes import DTYPES, shape
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
+from adaptive.llm_puzzle.shapes import shape, stack
 from adaptive.llm_puzzle.space import LayerSpace
-from adaptive.llm_puzzle.walk import build
 
 Track = Callable[..., Any]
 
@@ -64,9 +63,10 @@ def phases(workload: Workload) -> list[tuple[Phase, int]]:
 
 
 def profile_space(
-    model: PuzzleForCausalLM,
+    model: PuzzleModelConfig,
     space: Sequence[LayerSpace],
     workloads: Sequence[Workload],
+    dtype: str,
     table: MeasuredTable,
     clock: Clock,
     config: CostConfig,
@@ -75,101 +75,41 @@ def profile_space(
     """Measures every distinct sub-block of the space, the embedding, the head and the parent.
 
     Args:
-        model: the parent.
+        model: of the parent.
         space: options of every layer.
         workloads: batch sizes and lengths to measure at.
+        dtype: of the weights, in the names of ``core.cost``.
         table: receives the rows; what it holds is not measured again.
         clock: device and mode.
         config: time limit.
         track: progress display.
     """
+    whole = stack(model)
     options = dict.fromkeys(option for layer in space for option in (*layer.attention, *layer.ffn))
-    subjects: dict[str, Subject] = {}
+    blocks: list[Block] = [shape(model, option) for option in options if option.kind != "no_op"]
+    blocks += [whole.blocks[0], whole.blocks[-1]]
+    engine = functools.cache(lambda: Engine(whole, dtype, clock.device))
+    footprint = whole.weight_bytes(dtype)
+    subjects: list[Subject] = []
     for workload in workloads:
         for phase, length in phases(workload):
-            for option in options:
-                if option.kind != "no_op":
-                    subject = _sub_block(model, option, phase, length, workload)
-                    subjects[f"{subject.block_key} {phase} {workload.batch} {length}"] = subject
-            for subject in _ends(model, phase, length, workload):
-                subjects[f"{subject.block_key} {phase} {workload.batch} {length}"] = subject
-            whole = _whole(model, phase, length, workload)
-            subjects[f"{whole.block_key} {phase} {workload.batch} {length}"] = whole
-    calls = 10 if clock.mode == "graph" else 2
+            place = (phase, workload.batch, length, dtype)
+            subjects += [block_subject(b, *place, clock.device, footprint) for b in blocks]
+            subjects.append(engine_subject(model_key(model), engine, *place))
     profile(
         subjects,
         table,
         clock,
-        calls,
+        None if clock.mode == "graph" else 2,
         target_spread=config.spread,
         max_seconds=config.seconds,
         track=track,
     )
 
 
-def _sub_block(
-    model: PuzzleForCausalLM,
-    option: AttentionOption | FFNOption,
-    phase: Phase,
-    length: int,
-    workload: Workload,
-) -> Subject:
-    layer = build(model, option).eval().requires_grad_(False)
-    call = layer_call(model, layer, phase, workload.batch, length, keep=workload.output > 0)
-    key = shape(model.config, option).key()
-    return Subject(key, phase, workload.batch, length, call, DTYPES[_name(model.dtype)])
-
-
-def _ends(model: PuzzleForCausalLM, phase: Phase, length: int, workload: Workload) -> list[Subject]:
-    """Embedding with rotary tables, and final norm with head."""
-    config, batch = model.config, workload.batch
-    tokens, position = (length, 0) if phase == "prefill" else (1, length)
-    ids_BT = torch.zeros(batch, tokens, dtype=torch.int64, device=model.device)
-    x_BTH, _ = embed(model, ids_BT, position)
-    tied = bool(config.tie_word_embeddings)
-    calls = {
-        Embedding(config.vocab_size, config.hidden_size): lambda: embed(model, ids_BT, position),
-        Head(config.hidden_size, config.vocab_size, tied=tied): lambda: head(model, x_BTH),
-    }
-    dtype = DTYPES[_name(model.dtype)]
-    return [
-        Subject(block.key(), phase, batch, length, call, dtype) for block, call in calls.items()
-    ]
-
-
 def model_key(config: PuzzleModelConfig) -> str:
     """A name for a whole architecture in a table of latencies; weights do not matter to it."""
-    sizes = {name: getattr(config, name) for name in _SIZES}
-    text = json.dumps([sizes, config.blocks], sort_keys=True)
-    return f"model-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-_SIZES = ("hidden_size", "num_attention_heads", "head_dim", "vocab_size", "hidden_act") + (
-    "qkv_bias", "o_bias", "mlp_bias", "qk_norm", "tie_word_embeddings",
-)  # fmt: skip
-
-
-def _whole(model: PuzzleForCausalLM, phase: Phase, length: int, workload: Workload) -> Subject:
-    call = whole_call(model, phase, length, workload)
-    dtype = DTYPES[_name(model.dtype)]
-    return Subject(model_key(model.config), phase, workload.batch, length, call, dtype)
-
-
-def whole_call(
-    model: PuzzleForCausalLM, phase: Phase, length: int, workload: Workload
-) -> Callable[[], torch.Tensor]:
-    """A call that runs the prefill, or one decode step, of a whole model."""
-    runner = Runner(model)
-    generator = torch.Generator().manual_seed(0)
-    tokens = length if phase == "prefill" else 1
-    shape_BT = (workload.batch, tokens)
-    ids_BT = torch.randint(model.config.vocab_size, shape_BT, generator=generator)
-    ids_BT = ids_BT.to(model.device)
-    if phase == "prefill":
-        keep = workload.output > 0
-        return lambda: runner.prefill(ids_BT, keep)
-    runner.reserve(workload.batch, length + 1)
-    return lambda: runner.decode(ids_BT, length)
+    return f"model-{hashlib.sha256(stack(config).key().encode()).hexdigest()[:16]}"
 
 
 def measured_latency(table: MeasuredTable, key: str, workload: Workload, dtype: str) -> float:
@@ -177,47 +117,90 @@ def measured_latency(table: MeasuredTable, key: str, workload: Workload, dtype: 
     return table.latency(key, workload, dtype).seconds
 
 
-def measure_model(
-    parent: PuzzleForCausalLM,
-    child_config: PuzzleModelConfig,
+@dataclass(frozen=True)
+class PairPoint:
+    """A child and its parent, timed in turns at one point of a workload.
+
+    Attributes:
+        phase, length: the point.
+        parent: seconds.
+        ratio: child over parent: median of the ratios within rounds, which are free of drift.
+        spread, repeats: of the ratio.
+        settled: whether both medians had settled when time ran out.
+    """
+
+    phase: Phase
+    length: int
+    parent: float
+    ratio: float
+    spread: float
+    repeats: int
+    settled: bool
+
+
+def time_pair(
+    parent: PuzzleModelConfig,
+    child: PuzzleModelConfig,
     workload: Workload,
+    dtype: str,
+    clock: Clock,
+    seconds: float,
+) -> list[PairPoint]:
+    """Times two models at every point of a workload.
+
+    Args:
+        parent, child: architectures.
+        workload: batch and lengths.
+        dtype: of the weights, in the names of ``core.cost``.
+        clock: device and mode.
+        seconds: time limit for all points together.
+    """
+    engines = {
+        name: Engine(stack(config), dtype, clock.device)
+        for name, config in (("child", child), ("parent", parent))
+    }
+    points, found = phases(workload), []
+    for phase, length in points:
+        timings = clock.compare(
+            {
+                name: engine_call(engine, phase, workload.batch, length)
+                for name, engine in engines.items()
+            },
+            calls=1,
+            target_spread=0.003,
+            max_seconds=seconds / len(points),
+        )
+        ratio, base = timings.ratio("child", "parent"), timings["parent"].median
+        settled = not timings.unsettled
+        found.append(
+            PairPoint(phase, length, base, ratio.median, ratio.spread, ratio.repeats, settled)
+        )
+    return found
+
+
+def measure_model(
+    parent: PuzzleModelConfig,
+    child: PuzzleModelConfig,
+    workload: Workload,
+    dtype: str,
     table: MeasuredTable,
     clock: Clock,
     seconds: float,
 ) -> None:
-    """Measures a child of random weights in turns with its parent and adds its rows.
+    """Adds a child's rows to a table that has its parent's, unless they are there.
 
-    Only the ratio of the two is new: it is free of the machine's drift, and the child's row is the
-    parent's row times the ratio, so both stand on the same footing as the blocks' rows.
+    The child's row is the parent's row times the ratio measured in turns, so both stand on the
+    same footing as the blocks' rows, whatever the machine has drifted to since.
     """
-    dtype = DTYPES[_name(parent.dtype)]
-    keys = {
-        (phase, length): RowKey(
-            model_key(child_config), phase, workload.batch, length, dtype, clock.mode
-        )
-        for phase, length in phases(workload)
-    }
-    missing = {point: key for point, key in keys.items() if key not in table}
-    if not missing:
+
+    def key(config: PuzzleModelConfig, phase: Phase, length: int) -> RowKey:
+        return RowKey.of(model_key(config), phase, workload.batch, length, dtype, clock.mode)
+
+    if all(key(child, *point) in table for point in phases(workload)):
         return
-    child = random_model(child_config, parent)
-    own = model_key(parent.config)
-    for (phase, length), key in missing.items():
-        timings = clock.compare(
-            {
-                "child": whole_call(child, phase, length, workload),
-                "parent": whole_call(parent, phase, length, workload),
-            },
-            calls=1,
-            target_spread=0.003,
-            max_seconds=seconds / len(missing),
-        )
-        ratio = timings.ratio("child", "parent")
-        base = table[key._replace(block=own)]
-        table.add(Row(key, base.seconds * ratio.median, ratio.spread, ratio.repeats))
+    for point in time_pair(parent, child, workload, dtype, clock, seconds):
+        base = table[key(parent, point.phase, point.length)]
+        row_key = key(child, point.phase, point.length)
+        table.add(Row(row_key, base.seconds * point.ratio, point.spread, point.repeats))
     if table.path:
         table.save()
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -48,6 +48,7 @@ from adaptive.llm_puzzle.parent import (
 )
 from adaptive.llm_puzzle.prices import Pricing, blocks_of
 from adaptive.llm_puzzle.realise import child_config, realise
+from adaptive.llm_puzzle.runtime import engine_of
 from adaptive.llm_puzzle.score import inversions, load_scores, score_library
 from adaptive.llm_puzzle.search import Found, baseline, latency_frontier, search
 from adaptive.llm_puzzle.shapes import DTYPES
@@ -234,9 +235,10 @@ class Puzzle:
         known = MeasuredTable(table.origin, mode=table.mode) if config.refresh else table
         before = len(known)
         profile_space(
-            parent.model,
+            parent.model.config,
             self.space(parent),
             list(self.workloads.values()),
+            DTYPES[self.config.dtype],
             known,
             clock,
             config,
@@ -267,10 +269,10 @@ class Puzzle:
             assert user_table is not None
             child = child_config(parent.model.config, blocks_of(pricings[batch].space, choice))
             clock = make_clock(config.cost, ctx.device)
-            work, seconds = self.workloads[batch], config.verify.seconds / 3
-            measure_model(parent.model, child, work, user_table, clock, seconds)
-            key, dtype = model_key(child), DTYPES[config.dtype]
-            seconds = measured_latency(user_table, key, work, dtype)
+            work, dtype = self.workloads[batch], DTYPES[config.dtype]
+            limit = config.verify.seconds / 3
+            measure_model(parent.model.config, child, work, dtype, user_table, clock, limit)
+            seconds = measured_latency(user_table, model_key(child), work, dtype)
             predicted = problems[batch].total(choice)["latency"]
             checks.append({"predicted": predicted, "measured": seconds})
             return seconds
@@ -385,14 +387,16 @@ class Puzzle:
         ).model
         summary = _read(ctx.input("search") / "search.json")
         work = self.workloads[summary["batch"]]
-        clock = make_clock(self.config.cost, ctx.device)
-        measured = measure_pair(parent.model, child, work, clock, self.config.verify.seconds)
+        clock, dtype = make_clock(self.config.cost, ctx.device), DTYPES[self.config.dtype]
+        measured = measure_pair(
+            parent.model.config, child.config, work, dtype, clock, self.config.verify.seconds
+        )
         predicted, reference = summary["allocation"]["cost"], summary["reference"]
         # Relative to the parent on both sides: what the machine was busy with cancels. A roofline
         # is a bound and has no error.
         promised = reference["latency"] / predicted["latency"]
         bound = self.config.cost.model == "roofline"
-        memory = measure_memory(child, work)
+        memory = measure_memory(engine_of(child), work)
         result = {
             "latency.parent": measured.parent,
             "latency.child.measured": measured.child,

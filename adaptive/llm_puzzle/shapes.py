@@ -28,6 +28,7 @@ def shape(config: PuzzleModelConfig, option: AttentionOption | FFNOption) -> Blo
         bias=config.qkv_bias,
         out_bias=config.o_bias,
         qk_norm=config.qk_norm,
+        window=option.window or 0,
     )
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from adaptive.core import Workload
+from adaptive.core.engine import Engine
 from adaptive.core.hardware import Clock
-from adaptive.llm_puzzle.latency import phases, whole_call
-from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
-from adaptive.llm_puzzle.runtime import Runner
+from adaptive.llm_puzzle.latency import time_pair
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class Measured:
 
 
 def measure_pair(
-    parent: PuzzleForCausalLM,
-    child: PuzzleForCausalLM,
+    parent: PuzzleModelConfig,
+    child: PuzzleModelConfig,
     workload: Workload,
+    dtype: str,
     clock: Clock,
     seconds: float,
 ) -> Measured:
@@ -43,50 +44,37 @@ def measure_pair(
     the mean of the first and the last one stands for all.
 
     Args:
-        parent, child: on the same device.
+        parent, child: architectures.
         workload: batch and lengths.
+        dtype: of the weights, in the names of ``core.cost``.
         clock: device and mode.
         seconds: time limit for all measurements.
     """
-    points = phases(workload)
+    points = time_pair(parent, child, workload, dtype, clock, seconds)
     steps = max(workload.output - 1, 0)
-    decodes = sum(phase == "decode" for phase, _ in points)
+    decodes = sum(point.phase == "decode" for point in points)
     totals = {"parent": 0.0, "child": 0.0}
-    settled = True
-    for phase, length in points:
-        timings = clock.compare(
-            {
-                "parent": whole_call(parent, phase, length, workload),
-                "child": whole_call(child, phase, length, workload),
-            },
-            calls=1,
-            target_spread=0.003,
-            max_seconds=seconds / len(points),
-        )
-        settled &= not timings.unsettled
-        times = 1 if phase == "prefill" else steps / decodes
-        base = timings["parent"].median
-        totals["parent"] += times * base
-        # The ratio within rounds is free of drift; the ratio of medians is not.
-        totals["child"] += times * base * timings.ratio("child", "parent").median
+    for point in points:
+        times = 1 if point.phase == "prefill" else steps / decodes
+        totals["parent"] += times * point.parent
+        totals["child"] += times * point.parent * point.ratio
+    settled = all(point.settled for point in points)
     return Measured(totals["parent"], totals["child"], totals["parent"] / totals["child"], settled)
 
 
 @torch.no_grad()
-def measure_memory(model: PuzzleForCausalLM, workload: Workload) -> float:
-    """Bytes that the model's weights and its KV caches hold after running the workload.
+def measure_memory(engine: Engine, workload: Workload) -> float:
+    """Bytes that an engine's weights and its KV caches hold after running the workload.
 
     Args:
-        model: to run; prefill of the prompt, then the last decode step.
+        engine: to run; prefill of the prompt, then the last decode step.
         workload: its batch and longest sequences decide how far the caches are filled.
     """
-    tensors = {id(weight): weight for weight in model.parameters()}
-    total = sum(weight.nbytes for weight in tensors.values())
-    runner = Runner(model)
-    ids_BT = torch.zeros(workload.batch, max(1, workload.prompt), dtype=torch.int64)
-    ids_BT = ids_BT.to(model.device)
-    runner.prefill(ids_BT)
+    total = sum(weight.nbytes for weight in engine.parameters())
+    caches = engine.make_caches(workload.batch, workload.seq_len)
+    shape_BT = (workload.batch, max(1, workload.prompt))
+    ids_BT = torch.zeros(shape_BT, dtype=torch.int64, device=engine.device)
+    engine.prefill(ids_BT, caches)
     if workload.output:
-        runner.decode(ids_BT[:, :1], workload.seq_len - 1)
-    buffers = (buffer for cache in runner.caches for buffer in (cache.keys, cache.values))
-    return float(total + sum(buffer.nbytes for buffer in buffers if buffer is not None))
+        engine.decode(ids_BT[:, 0], workload.seq_len - 1, caches)
+    return float(total + sum(cache.nbytes for cache in caches if cache is not None))

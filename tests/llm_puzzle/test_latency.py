@@ -21,9 +21,9 @@ from adaptive.llm_puzzle.latency import (
     phases,
     profile_space,
 )
-from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.prices import Pricing
 from adaptive.llm_puzzle.realise import child_config, random_model
+from adaptive.llm_puzzle.runtime import engine_of
 from adaptive.llm_puzzle.space import search_space
 from adaptive.llm_puzzle.verify import measure_memory, measure_pair
 
@@ -51,9 +51,10 @@ class Counting:
 
     def __init__(self, clock):
         self.clock, self.asked = clock, 0
-        self.mode, self.origin = clock.mode, clock.origin
+        self.mode, self.origin, self.device = clock.mode, clock.origin, clock.device
+        self.group_size, self.free_memory = clock.group_size, clock.free_memory
 
-    def compare(self, subjects, calls=10, **stop):
+    def compare(self, subjects, calls=None, **stop):
         self.asked += len(subjects)
         stop |= {"max_seconds": 0.0, "min_rounds": 1}
         return self.clock.compare(subjects, calls, **stop)
@@ -76,24 +77,25 @@ def test_auto_mode_follows_the_device():
 def test_every_distinct_part_is_measured_once_and_then_reused(parent, space, clock, config):
     counting = Counting(clock)
     table = open_table(config, counting)
-    profile_space(parent.model, space, [WORK], table, counting, config)
-    # kv4, kv1, ffn48, ffn24, linear (of one shape in both halves), embedding, head, the parent;
-    # three points each. The layers are alike, so they share their rows.
-    assert counting.asked == len(table) == 8 * 3
-    profile_space(parent.model, space, [WORK], table, counting, config)
-    assert counting.asked == 8 * 3
+    profile_space(parent.model.config, space, [WORK], "fp32", table, counting, config)
+    # kv4, kv1 and the parent at three points each; ffn48, ffn24, linear (of one shape in both
+    # halves) and embedding, whose decode steps are alike, at two; the head, which reads one
+    # position a sequence in a prefill as well, at one. Layers share their rows.
+    assert counting.asked == len(table) == 3 * 3 + 4 * 2 + 1
+    profile_space(parent.model.config, space, [WORK], "fp32", table, counting, config)
+    assert counting.asked == 18
     again = open_table(config, counting)  # from the disk
     assert {row.key for row in again} == {row.key for row in table}
     wider = search_space(SpaceConfig(kv_heads=[2, 1], ffn_fractions=[0.5]), parent.blocks)
-    profile_space(parent.model, wider, [WORK], again, counting, config)
-    assert counting.asked == 8 * 3 + 3
+    profile_space(parent.model.config, wider, [WORK], "fp32", again, counting, config)
+    assert counting.asked == 18 + 3
 
 
 def test_every_option_of_every_batch_size_can_be_priced(parent, space, clock, config):
     counting = Counting(clock)
     works = [WORK, dataclasses.replace(WORK, batch=1)]
     table = open_table(config, counting)
-    profile_space(parent.model, space, works, table, counting, config)
+    profile_space(parent.model.config, space, works, "fp32", table, counting, config)
     for work in works:
         pricing = Pricing(parent.model.config, space, work, table, "fp32")
         for layer in space:
@@ -107,7 +109,7 @@ def test_the_parents_price_is_what_the_whole_takes(parent, space, clock, config)
     """Whatever the parts miss is a fixed cost, so the reference is the measured parent."""
     counting = Counting(clock)
     table = open_table(config, counting)
-    profile_space(parent.model, space, [WORK], table, counting, config)
+    profile_space(parent.model.config, space, [WORK], "fp32", table, counting, config)
     pricing = Pricing(parent.model.config, space, WORK, table, "fp32")
     scores = [
         type(
@@ -126,7 +128,7 @@ def test_the_parents_price_is_what_the_whole_takes(parent, space, clock, config)
     reference = problem.reference_cost
     assert reference["latency"] == pytest.approx(whole)
     assert reference["params"] == sum(w.numel() for w in parent.model.parameters())
-    assert reference["memory"] == pytest.approx(measure_memory(parent.model, WORK))
+    assert reference["memory"] == pytest.approx(measure_memory(engine_of(parent.model), WORK))
 
 
 def test_the_parts_add_up_to_the_whole(clock, parent):
@@ -134,11 +136,10 @@ def test_the_parts_add_up_to_the_whole(clock, parent):
     blocks = [parent.blocks[0].to_config()] * 6
     values = parent.model.config.to_dict() | {"blocks": blocks, "max_position_embeddings": 256}
     config = type(parent.model.config)(**values)
-    model = random_model(config, parent.model)
     space = search_space(SpaceConfig(layers=[]), [BlockOption.from_config(b) for b in blocks])
     table = MeasuredTable(clock.origin, mode=clock.mode)
     work = Workload(4, 128)
-    profile_space(model, space, [work], table, clock, CostConfig(seconds=3.0))
+    profile_space(config, space, [work], "fp32", table, clock, CostConfig(seconds=3.0))
     error = Pricing(config, space, work, table, "fp32").additivity_error()
     assert -0.4 < error < 0.4
 
@@ -160,7 +161,7 @@ def test_a_models_key_ignores_weights_and_knows_shapes(parent):
 def test_a_childs_row_is_its_parents_times_the_measured_ratio(parent, space, clock, config):
     counting = Counting(clock)
     table = open_table(config, counting)
-    profile_space(parent.model, space, [WORK], table, counting, config)
+    profile_space(parent.model.config, space, [WORK], "fp32", table, counting, config)
     key = model_key(parent.model.config)
     for row in list(table):  # a parent that took ten times as long when it was measured
         if row.key.block == key:
@@ -169,21 +170,20 @@ def test_a_childs_row_is_its_parents_times_the_measured_ratio(parent, space, clo
     before = counting.asked
     other = child_config(parent.model.config, parent.blocks[:1] * 3)
     other.vocab_size += 1  # as good as the parent, under another name
-    measure_model(parent.model, other, WORK, table, counting, 1.0)
+    measure_model(parent.model.config, other, WORK, "fp32", table, counting, 1.0)
     assert counting.asked == before + 3 * 2
     child = measured_latency(table, model_key(other), WORK, "fp32")
     assert 0.2 * whole < child < 5 * whole  # ten times as long as it took
-    measure_model(parent.model, other, WORK, table, counting, 1.0)
+    measure_model(parent.model.config, other, WORK, "fp32", table, counting, 1.0)
     assert counting.asked == before + 3 * 2
     assert model_key(other) in {row.key.block for row in open_table(config, counting)}
 
 
 def test_a_child_without_layers_is_measured_to_be_faster(parent, clock):
     empty = BlockOption(AttentionOption("no_op"), FFNOption("no_op"))
-    child: PuzzleForCausalLM = random_model(
-        child_config(parent.model.config, [empty] * 3), parent.model
-    )
-    measured = measure_pair(parent.model, child, WORK, clock, seconds=0.6)
+    config = parent.model.config
+    child = child_config(config, [empty] * 3)
+    measured = measure_pair(config, child, WORK, "fp32", clock, seconds=0.6)
     assert measured.speedup > 1.5
     assert measured.speedup == pytest.approx(measured.parent / measured.child)
 
@@ -192,7 +192,6 @@ def test_memory_is_weights_and_filled_caches(make_child):
     model = make_child("mixed heads", tie_word_embeddings=True)
     weights = 4 * sum(w.numel() for w in model.parameters())  # the tied one once
     cached = 4 * 2 * (4 + 1 + 2 + 4) * 8 * 2 * 20
-    assert measure_memory(model, WORK) == weights + cached
-    assert measure_memory(make_child("no attention"), WORK) == 4 * sum(
-        w.numel() for w in make_child("no attention").parameters()
-    )
+    assert measure_memory(engine_of(model), WORK) == weights + cached
+    bare = make_child("no attention")
+    assert measure_memory(engine_of(bare), WORK) == 4 * sum(w.numel() for w in bare.parameters())

@@ -2,6 +2,8 @@
 
 from adaptive.core.engine.engine import CONTEXT_STRIDE, Engine, Generation, Rope, capture
 from adaptive.core.engine.modules import MODULES, TORCH_DTYPES, KVCache, Step, build
+from adaptive.core.engine.ops import gated
+from adaptive.core.engine.subjects import block_subject, engine_call, engine_subject
 
 __all__ = [
     "CONTEXT_STRIDE",
@@ -12,6 +14,10 @@ __all__ = [
     "KVCache",
     "Rope",
     "Step",
+    "block_subject",
     "build",
     "capture",
+    "engine_call",
+    "engine_subject",
+    "gated",
 ]

@@ -11,6 +11,7 @@ size.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,8 +19,11 @@ from torch import nn
 from adaptive.core.cost.block import Block
 from adaptive.core.cost.shapes import Attention, Embedding, Head, NoOp
 from adaptive.core.cost.stack import Stack
+from adaptive.core.engine import ops
 from adaptive.core.engine.modules import TORCH_DTYPES, KVCache, Step, Stream, build
 from adaptive.core.errors import UserError
+
+Caches = list[KVCache | None]
 
 CONTEXT_STRIDE = 128
 """Decode graphs are captured for every so many tokens of context: within a stride a step attends
@@ -78,28 +82,23 @@ class Engine(nn.Module):
             raise UserError("an engine runs decoders: embedding first, head last")
         self.stack, self.dtype, self.device = stack, dtype, torch.device(device)
         self.shapes: list[Block] = [b for b in middle if not isinstance(b, NoOp)]
-        self.embedding = build(first, dtype, device)
-        self.blocks = nn.ModuleList(build(block, dtype, device) for block in self.shapes)
-        self.head = build(last, dtype, device)
+        self.embedding: Any = build(first, dtype, device)
+        self.blocks = nn.ModuleList([build(block, dtype, device) for block in self.shapes])
+        self.head: Any = build(last, dtype, device)
         if last.tied:
             self.head.matrix.weight = self.embedding.weight
         self.attending = [b for b in self.shapes if isinstance(b, Attention)]
         self.rope = rope or Rope(self.attending[0].head_dim if self.attending else 2)
-        self.caches: list[KVCache | None] = [None] * len(self.shapes)
-        self.capacity = 0
         self._cos, self._sin = self.rope.table(0, TORCH_DTYPES[dtype], device)
 
-    def allocate(self, batch: int, capacity: int) -> None:
-        """Makes KV caches for ``capacity`` tokens of ``batch`` sequences, and forgets the old."""
-        self.release()
-        self.capacity = capacity
-        for i, block in enumerate(self.shapes):
-            if isinstance(block, Attention):
-                self.caches[i] = KVCache.empty(block, batch, capacity, self.dtype, self.device)
-
-    def release(self) -> None:
-        """Drops the KV caches."""
-        self.caches, self.capacity = [None] * len(self.shapes), 0
+    def make_caches(self, batch: int, capacity: int) -> Caches:
+        """KV caches for ``capacity`` tokens of ``batch`` sequences, one for each block."""
+        return [
+            KVCache.empty(block, batch, capacity, self.dtype, self.device)
+            if isinstance(block, Attention)
+            else None
+            for block in self.shapes
+        ]
 
     def prefill_step(self, batch: int, length: int) -> Step:
         """The step that reads prompts of ``length`` tokens."""
@@ -122,53 +121,53 @@ class Engine(nn.Module):
             positions_1: the position, [1].
             attended: tokens of the cache that enter attention; those after the position are masked.
         """
-        cos, sin = self._rotary(attended)
-        seen = torch.arange(attended, device=self.device) <= positions_1
-        mask = torch.zeros(attended, dtype=cos.dtype, device=self.device)
-        mask = mask.masked_fill(~seen, float("-inf"))[None, None, None]
-        cos, sin = cos.index_select(0, positions_1), sin.index_select(0, positions_1)
+        cos, sin, mask = ops.place(*self._rotary(attended), positions_1, attended)
         return Step(batch, cos, sin, positions_1, True, attended, mask, CONTEXT_STRIDE - 1)
 
     @torch.no_grad()
     def forward(
-        self, ids_M: torch.Tensor, step: Step, keep: bool = True
+        self, ids_M: torch.Tensor, step: Step, caches: Caches | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """One step.
 
         Args:
             ids_M: tokens, sequence by sequence.
             step: what the tokens attend to.
-            keep: whether a prefill fills the KV caches.
+            caches: filled by a prefill (None keeps nothing), read and filled by a decode step.
 
         Returns:
             Logits [B, V] of the last positions and the likeliest next tokens [B]. With a head of
             every position [M, V] and [M].
         """
         stream: Stream = (self.embedding(ids_M), None)
-        for block, cache in zip(self.blocks, self.caches, strict=True):
-            stream = block(stream, step, cache if keep else None)
+        for block, cache in zip(self.blocks, caches or [None] * len(self.shapes), strict=True):
+            stream = block(stream, step, cache)
         return self.head(stream, step.batch)
 
     def _rotary(self, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
         if len(self._cos) < positions:
-            room = -(-max(positions, self.capacity) // 1024) * 1024
+            room = -(-positions // 1024) * 1024
             self._cos, self._sin = self.rope.table(room, TORCH_DTYPES[self.dtype], self.device)
         return self._cos, self._sin
 
-    def prefill(self, ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reads prompts into the caches, which must be allocated; see :meth:`forward`."""
-        return self(ids_BT.reshape(-1), self.prefill_step(*ids_BT.shape))
+    def prefill(
+        self, ids_BT: torch.Tensor, caches: Caches | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reads prompts; see :meth:`forward`."""
+        return self(ids_BT.reshape(-1), self.prefill_step(*ids_BT.shape), caches)
 
-    def decode(self, ids_B: torch.Tensor, position: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reads one more token a sequence; see :meth:`forward`."""
-        return self(ids_B, self.decode_step(len(ids_B), position))
+    def decode(
+        self, ids_B: torch.Tensor, position: int, caches: Caches
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reads one more token a sequence, the one at ``position``; see :meth:`forward`."""
+        return self(ids_B, self.decode_step(len(ids_B), position), caches)
 
 
 class Generation:
     """Greedy generation of a fixed size, captured before it runs.
 
     Args:
-        engine: its caches are allocated anew.
+        engine: runs it.
         batch: sequences.
         prompt: tokens read by each.
         output: tokens generated by each, at least one.
@@ -180,7 +179,8 @@ class Generation:
         graphs = device.type == "cuda"
         stride = CONTEXT_STRIDE if graphs else 1
         # The last token is generated and not read again.
-        engine.allocate(batch, -(-(prompt + output - 1) // stride) * stride)
+        capacity = -(-(prompt + output - 1) // stride) * stride
+        self.caches = engine.make_caches(batch, capacity)
         self.ids_BT = torch.zeros(batch, prompt, dtype=torch.int64, device=device)
         self.next_B = torch.zeros(batch, dtype=torch.int64, device=device)
         self.position_1 = torch.zeros(1, dtype=torch.int64, device=device)
@@ -216,19 +216,20 @@ class Generation:
 
     @torch.no_grad()
     def _read(self) -> None:
-        self._put(self.engine.prefill(self.ids_BT)[1], 0)
+        self._put(self.engine.prefill(self.ids_BT, self.caches)[1], 0)
 
     @torch.no_grad()
     def _one(self, attended: int) -> None:
         step = self.engine.masked_step(self.batch, self.position_1, attended)
-        ids_B = self.engine(self.next_B, step)[1]
+        ids_B = self.engine(self.next_B, step, self.caches)[1]
         self.next_B.copy_(ids_B)
         self.position_1 += 1
         self.out_OB.index_copy_(0, self.position_1 - self.prompt, ids_B[None])
 
     @torch.no_grad()
     def _one_exact(self, position: int) -> None:
-        self._put(self.engine.decode(self.next_B, position)[1], position - self.prompt + 1)
+        ids_B = self.engine.decode(self.next_B, position, self.caches)[1]
+        self._put(ids_B, position - self.prompt + 1)
 
     def _put(self, ids_B: torch.Tensor, index: int) -> None:
         self.next_B.copy_(ids_B)

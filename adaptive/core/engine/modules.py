@@ -54,6 +54,11 @@ class KVCache:
         # Zeros, not garbage: masked-out keys still enter products.
         return KVCache(torch.zeros(shape, **options), torch.zeros(shape, **options))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both buffers."""
+        return self.keys.nbytes + self.values.nbytes
+
 
 @dataclass
 class Step:
@@ -173,9 +178,9 @@ class AttentionModule(nn.Module):
         self.qkv = Matrix(block.hidden, width, block.bias, fp8, like)
         self.out = Matrix(block.q_width, block.hidden, block.out_bias, fp8, like)
         if block.qk_norm:
-            for name in ("q_norm", "k_norm"):
-                ones = like.new_ones(block.head_dim)
-                self.register_parameter(name, nn.Parameter(ones, requires_grad=False))
+            ones = like.new_ones(block.head_dim)
+            self.q_norm = nn.Parameter(ones, requires_grad=False)
+            self.k_norm = nn.Parameter(ones.clone(), requires_grad=False)
 
     def forward(self, stream: Stream, step: Step, cache: KVCache | None = None) -> Stream:
         x_MH, normed = self.norm(stream)
@@ -318,9 +323,9 @@ class ConvModule(nn.Module):
             bias=block.bias or block.norm,
         )
         self.relu = block.norm
-        self.conv = conv.requires_grad_(False).to(
-            like.device, like.dtype, memory_format=torch.channels_last
-        )
+        conv.requires_grad_(False).to(like.device, like.dtype)
+        conv.weight.data = conv.weight.to(memory_format=torch.channels_last)
+        self.conv = conv
 
     def forward(self, x_BCYX: torch.Tensor) -> torch.Tensor:
         y_BCYX = self.conv(x_BCYX)
@@ -352,7 +357,7 @@ MODULES: dict[type[Block], Callable[..., nn.Module]] = {
 """Shapes to what runs them; composites run as the sequence of their members."""
 
 
-def build(block: Block, dtype: str, device: str | torch.device) -> nn.Module:
+def build(block: Block, dtype: str, device: str | torch.device) -> Any:
     """A module with random weights for a shape: time does not depend on their values.
 
     Raises:
@@ -361,11 +366,9 @@ def build(block: Block, dtype: str, device: str | torch.device) -> nn.Module:
     if dtype not in TORCH_DTYPES:
         raise UserError(f"dtype={dtype} cannot be run, choose one of {', '.join(TORCH_DTYPES)}")
     like = torch.empty(0, dtype=TORCH_DTYPES[dtype], device=device)
-    maker = MODULES.get(type(block), Sequence if isinstance(block, Composite) else None)
-    if maker is None:
-        raise UserError(f"no module runs {block.key()}, choose {', '.join(map(_name, MODULES))}")
-    return maker(block, dtype == "fp8", like).eval()
-
-
-def _name(shape: type[Block]) -> str:
-    return shape.kind
+    if isinstance(block, Composite):
+        return Sequence(block, dtype == "fp8", like).eval()
+    if type(block) not in MODULES:
+        known = ", ".join(shape.kind for shape in MODULES)
+        raise UserError(f"no module runs {block.key()}, choose one of {known}")
+    return MODULES[type(block)](block, dtype == "fp8", like).eval()

@@ -94,11 +94,18 @@ def add_norm(
     return x_MH, _operand(_norm(x_MH, weight_H, bias_H, eps), fp8)
 
 
-@fused
-def silu_gate(gate_up_MX: torch.Tensor, fp8: bool) -> Operand:
-    """SwiGLU's activation: the first half of the channels gates the second."""
-    gate, up = gate_up_MX.chunk(2, -1)
-    return _operand(F.silu(gate) * up, fp8)
+def gated(activation: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Operand]:
+    """The activation of a gated FFN: the first half of the channels gates the second."""
+
+    @fused
+    def gate(gate_up_MX: torch.Tensor, fp8: bool) -> Operand:
+        gate, up = gate_up_MX.chunk(2, -1)
+        return _operand(activation(gate) * up, fp8)
+
+    return gate
+
+
+silu_gate = gated(F.silu)
 
 
 @fused
@@ -111,6 +118,18 @@ def gelu(x_MX: torch.Tensor, fp8: bool) -> Operand:
 def head_norm(x_MND: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
     """RMSNorm over each head (Qwen3)."""
     return _norm(x_MND, weight_D, None, eps)
+
+
+@fused
+def place(
+    cos_CD: torch.Tensor, sin_CD: torch.Tensor, position_1: torch.Tensor, attended: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Cosines and sines [1, D] of a position, and the additive mask [1, 1, 1, attended] of what it
+    may attend to."""
+    slots = torch.arange(attended, device=position_1.device)
+    zeros = torch.zeros(attended, dtype=cos_CD.dtype, device=position_1.device)
+    mask = zeros.masked_fill(slots > position_1, float("-inf"))[None, None, None]
+    return cos_CD.index_select(0, position_1), sin_CD.index_select(0, position_1), mask
 
 
 @fused

@@ -8,7 +8,8 @@ import logging
 import pytest
 import torch
 
-from adaptive.core.cost import FFN, MeasuredTable, Origin, Row, RowKey
+from adaptive.core.cost import FFN, Attention, MeasuredTable, Origin, Row, RowKey
+from adaptive.core.engine import block_subject
 from adaptive.core.hardware import (
     CpuClock,
     Subject,
@@ -34,7 +35,10 @@ class FakeClock(Clock):
         return lambda order: {name: subjects[name]() for name in order}
 
 
-def subjects(*costs: float, counts: dict | None = None) -> dict[str, Subject]:
+ATTENTION = Attention(8, 2, 1, 4)
+
+
+def subjects(*costs: float, counts: dict | None = None) -> list[Subject]:
     def caller(i: int, cost: float):
         def call():
             if counts is not None:
@@ -43,14 +47,14 @@ def subjects(*costs: float, counts: dict | None = None) -> dict[str, Subject]:
 
         return call
 
-    return {
-        f"subject {i}": Subject(FFN(8, i + 1).key(), "decode", 1, 16, caller(i, cost))
+    return [
+        Subject(FFN(8, i + 1), "decode", 1, 16, lambda i=i, cost=cost: caller(i, cost))
         for i, cost in enumerate(costs)
-    }
+    ]
 
 
 def key(i: int, mode: str = "eager") -> RowKey:
-    return RowKey(FFN(8, i + 1).key(), "decode", 1, 16, "fp32", mode)
+    return RowKey(FFN(8, i + 1).key(), "prefill", 1, 1, "fp32", mode)
 
 
 def test_rows_are_written_and_saved(tmp_path):
@@ -74,8 +78,40 @@ def test_known_rows_are_not_measured_again():
 def test_subjects_of_one_key_are_measured_once():
     counts: dict[int, int] = {}
     same = subjects(1.0, counts=counts)
-    profile({**same, "again": same["subject 0"]}, MeasuredTable(ORIGIN), FakeClock())
+    profile([*same, *same], MeasuredTable(ORIGIN), FakeClock())
     assert counts == {0: 7}
+
+
+def test_only_what_is_missing_is_built():
+    def never():
+        raise AssertionError("built")
+
+    table = MeasuredTable(ORIGIN, [Row(key(0), 1.0)])
+    profile([Subject(FFN(8, 1), "decode", 1, 99, never)], table, FakeClock())
+    assert len(table) == 1
+
+
+def test_what_runs_together_is_measured_together():
+    groups: list[int] = []
+
+    class Watching(FakeClock):
+        group_size = 3
+
+        def prepare(self, subjects, calls):
+            groups.append(len(subjects))
+            return super().prepare(subjects, calls)
+
+    def subject(phase, batch, length, nbytes=1.0):
+        return Subject(ATTENTION, phase, batch, length, lambda: lambda: 1.0, "fp32", nbytes)
+
+    decodes = [subject("decode", 1, length) for length in (16, 32, 64, 128)]
+    prefills = [subject("prefill", 1, length) for length in (16, 32)]
+    profile([*decodes, *prefills], MeasuredTable(ORIGIN), Watching())
+    assert groups == [3, 1, 1, 1]  # decode steps of a batch, at most three; prefills alone
+    groups.clear()
+    large = [subject("decode", 2, length, 40.0) for length in (16, 32, 64)]
+    profile(large, MeasuredTable(ORIGIN), Watching(), memory=100.0)
+    assert groups == [2, 1]
 
 
 def test_an_interrupted_profile_resumes(tmp_path, monkeypatch):
@@ -88,37 +124,35 @@ def test_an_interrupted_profile_resumes(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return next(noisy)
 
-    jobs = subjects(1.0, 2.0)
-    jobs["noisy"] = Subject("noisy", "decode", 1, 16, until_killed)
+    jobs = [*subjects(1.0, 2.0), Subject("noisy", "decode", 1, 16, lambda: until_killed)]
     with pytest.raises(KeyboardInterrupt):
         profile(jobs, MeasuredTable.open(path, ORIGIN), FakeClock())
     table = MeasuredTable.open(path, ORIGIN)
     assert {row.key for row in table} == {key(0), key(1)}  # what had settled
     counts: dict[int, int] = {}
-    again = subjects(1.0, 2.0, counts=counts) | {
-        "noisy": Subject("noisy", "decode", 1, 16, lambda: 1.0)
-    }
+    again = [
+        *subjects(1.0, 2.0, counts=counts),
+        Subject("noisy", "decode", 1, 16, lambda: lambda: 1.0),
+    ]
     profile(again, table, FakeClock())
     assert counts == {} and len(table) == 3
 
 
 def test_what_has_not_settled_is_kept_and_named(caplog):
     noisy = itertools.cycle((0.5, 1.5))
-    jobs = subjects(1.0) | {"noisy": Subject("noisy", "prefill", 1, 16, lambda: next(noisy))}
+    jobs = [*subjects(1.0), Subject("noisy", "decode", 1, 16, lambda: lambda: next(noisy))]
     table = MeasuredTable(ORIGIN)
     with caplog.at_level(logging.WARNING):
         profile(jobs, table, FakeClock(), max_seconds=0.05)
-    assert "1 of 2 medians have not settled" in caplog.text and "noisy prefill" in caplog.text
-    assert table[RowKey("noisy", "prefill", 1, 16, "fp32", "eager")].spread > 0.1
+    assert "1 of 2 medians have not settled" in caplog.text and "noisy decode" in caplog.text
+    assert table[RowKey("noisy", "decode", 1, 16, "fp32", "eager")].spread > 0.1
 
 
 def test_real_modules_on_the_cpu():
-    x = torch.randn(32, 64)
-    jobs = {}
-    for width in (64, 2048):
-        layer = torch.nn.Sequential(torch.nn.Linear(64, width), torch.nn.Linear(width, 64))
-        block = FFN(64, width, gated=False).key()
-        jobs[block] = Subject(block, "prefill", 1, 32, lambda layer=layer: layer(x))
+    jobs = [
+        block_subject(FFN(64, width, gated=False), "prefill", 1, 32, "fp32", "cpu")
+        for width in (64, 2048)
+    ]
     clock = clock_for("cpu")
     assert isinstance(clock, CpuClock)
     table = profile(jobs, MeasuredTable(ORIGIN), clock, target_spread=0.05, max_seconds=2.0)

@@ -1,0 +1,154 @@
+"""Shapes and whole engines as subjects of the profiler.
+
+Shapes: B sequences, T tokens, M = B * T, H hidden size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from adaptive.core.cost.block import Block, activation_dtype
+from adaptive.core.cost.shapes import Attention, Embedding, Head
+from adaptive.core.cost.stack import Composite
+from adaptive.core.cost.table import Phase
+from adaptive.core.cost.vision import Conv2d
+from adaptive.core.engine.engine import Engine, Rope
+from adaptive.core.engine.modules import TORCH_DTYPES, KVCache, Step, build
+from adaptive.core.hardware.profiler import Subject
+
+CHAIN = 10  # calls of one chain: copies beyond that would never be used
+CACHE_FLUSHES = 4  # how often the last-level cache must be filled anew before a block runs again
+
+
+def block_subject(
+    block: Block,
+    phase: Phase,
+    batch: int,
+    length: int,
+    dtype: str,
+    device: str,
+    footprint: float = math.inf,
+) -> Subject:
+    """What measures one block.
+
+    In a model a block's weights are read once a step, and everything else passes through the
+    device's cache before they are read again. A chain of calls of one block would find them there:
+    an FFN of 35 MB on an H100 with 50 MB of cache seems 12 % faster than it is. So the chain turns
+    through copies with weights and caches of their own, enough of them to displace each other, as
+    far as the model itself is that large.
+
+    Args:
+        block: its shape.
+        phase, batch, length: as in ``Subject``; pointwise blocks and encoders know no decode.
+        dtype: of the weights.
+        device: of torch.
+        footprint: bytes that the whole model reads between two calls of this block.
+    """
+    decode = phase == "decode" and not block.pointwise
+    touched = (block.decode_bytes if decode else block.prefill_bytes)(batch, length, dtype)
+    copies = 1
+    if device.startswith("cuda"):
+        cache = torch.cuda.get_device_properties(device).L2_cache_size
+        wanted = min(footprint, CACHE_FLUSHES * cache)
+        copies = min(CHAIN, math.ceil(wanted / max(touched, 1)))
+    held = block.weight_bytes(dtype)
+    held += block.cache_bytes(batch, length + 1, activation_dtype(dtype))
+    nbytes = copies * held + block.activation_bytes(batch, 1 if decode else length, dtype)
+
+    def make() -> Callable[[], Any]:
+        if block.pointwise and phase == "decode":
+            makers = [_maker(block, "prefill", batch, 1, dtype, device) for _ in range(copies)]
+        else:
+            makers = [_maker(block, phase, batch, length, dtype, device) for _ in range(copies)]
+        return makers[0] if copies == 1 else Rotation(makers)
+
+    return Subject(block, phase, batch, length, make, dtype, nbytes)
+
+
+class Rotation:
+    """A call that runs the next of several calls each time."""
+
+    def __init__(self, calls: list[Callable[[], Any]]):
+        self.calls, self.turn = calls, 0
+
+    def __call__(self) -> Any:
+        self.turn = (self.turn + 1) % len(self.calls)
+        return self.calls[self.turn]()
+
+
+@torch.no_grad()
+def _maker(
+    block: Block, phase: Phase, batch: int, length: int, dtype: str, device: str
+) -> Callable[[], Any]:
+    """A call of a new module with random weights on random inputs."""
+    module = build(block, dtype, device)
+    options: dict[str, Any] = {"dtype": TORCH_DTYPES[dtype], "device": device}
+    tokens = batch * (length if phase == "prefill" else 1)
+    if isinstance(block, Embedding):
+        ids_M = torch.randint(block.vocab, (tokens,), device=device)
+        return lambda: module(ids_M)
+    if isinstance(block, Conv2d):
+        side = math.isqrt(length)
+        image = torch.randn(batch, block.inputs, side, length // side, **options)
+        image = image.to(memory_format=torch.channels_last)
+        return lambda: module(image)
+    stream = tuple(torch.randn(tokens, _width(block), **options) for _ in range(2))
+    if isinstance(block, Head):
+        return lambda: module(stream, batch)
+    if not isinstance(block, Attention) or not block.cached:
+        step = Step(batch, *(torch.empty(0, **options),) * 2, torch.arange(1), decode=False)
+        return lambda: module(stream, step)
+    cos, sin = Rope(block.head_dim).table(length + 1, options["dtype"], device)
+    cache = KVCache.empty(block, batch, length + (phase == "decode"), dtype, device)
+    cache.keys.normal_()
+    cache.values.normal_()
+    if phase == "prefill":
+        positions_T = torch.arange(length, device=device)
+        step = Step(batch, cos[:length], sin[:length], positions_T, decode=False)
+    else:
+        positions_T = torch.tensor([length], device=device)
+        # On a GPU steps are graphs that attend through a mask, and so do the blocks.
+        mask = cos.new_zeros(1, 1, 1, length + 1) if cos.is_cuda else None
+        step = Step(batch, cos[length:], sin[length:], positions_T, True, length + 1, mask)
+    return lambda: module(stream, step, cache)
+
+
+def _width(block: Block) -> int:
+    if isinstance(block, Composite):
+        block = block.members()[0]
+    return getattr(block, "hidden", 0) or getattr(block, "inputs", 0)
+
+
+def engine_call(engine: Engine, phase: Phase, batch: int, length: int) -> Callable[[], Any]:
+    """A call of a whole engine: a prefill of ``length`` tokens, or the decode step after them."""
+    vocab = engine.stack.blocks[0].vocab  # type: ignore[attr-defined]
+    tokens = batch * (length if phase == "prefill" else 1)
+    ids_M = torch.randint(vocab, (tokens,), device=engine.device)
+    if phase == "prefill":
+        step, caches = engine.prefill_step(batch, length), engine.make_caches(batch, length)
+        return lambda: engine(ids_M, step, caches)
+    caches = engine.make_caches(batch, length + 1)
+    if engine.device.type == "cpu":
+        step = engine.decode_step(batch, length)
+        return lambda: engine(ids_M, step, caches)
+    position_1 = torch.tensor([length], device=engine.device)
+    return lambda: engine(ids_M, engine.masked_step(batch, position_1, length + 1), caches)
+
+
+def engine_subject(
+    key: str, engine: Callable[[], Engine], phase: Phase, batch: int, length: int, dtype: str
+) -> Subject:
+    """What measures a whole engine.
+
+    Args:
+        key: names the architecture in a table.
+        engine: makes the engine or returns one made before.
+        phase, batch, length, dtype: as in ``Subject``.
+    """
+    return Subject(
+        key, phase, batch, length, lambda: engine_call(engine(), phase, batch, length), dtype
+    )
