@@ -17,15 +17,15 @@ from adaptive.core.run import TASKS, Experiment, TaskConfig
 from adaptive.core.run.messages import reworded
 from adaptive.core.run.recipes import recipe_list
 
-# Modules that register the families' tasks; importing one must not import torch.
-FAMILIES = ("adaptive.llm_puzzle.config",)
+# Modules that register tasks; importing one must not import torch.
+TASK_MODULES = ("adaptive.core.profiling.config", "adaptive.llm_puzzle.config")
 RECIPES = "pkg://adaptive.experiments"
 
 
 def register() -> None:
     """Makes every task a choice of Hydra's group ``task``, whose settings are top-level keys."""
-    for family in FAMILIES:
-        importlib.import_module(family)
+    for module in TASK_MODULES:
+        importlib.import_module(module)
     for name, task in TASKS.items():
         ConfigStore.instance().store(
             group="task", name=name, node=task.config(task=name), package="_global_"

@@ -20,7 +20,7 @@ def command_line(tmp_path, monkeypatch, capsys):
     """Runs the command line in this process and returns exit code, stdout and stderr."""
     toy.register()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config, "FAMILIES", ())
+    monkeypatch.setattr(config, "TASK_MODULES", ())
     monkeypatch.setattr(run.signal, "signal", lambda *args: None)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 

@@ -90,6 +90,6 @@ if __name__ == "__main__":
     register()
     from adaptive import config, run
 
-    config.FAMILIES = ()
+    config.TASK_MODULES = ()
     sys.argv[1:1] = ["--config-dir", str(RECIPES)]
     run.main()

@@ -13,12 +13,15 @@ from adaptive.core.cost.block import (
     dtype_bytes,
     parse_block,
 )
+from adaptive.core.cost.crossval import CrossValidation
+from adaptive.core.cost.fit import Fit
 from adaptive.core.cost.interpolate import Estimate
 from adaptive.core.cost.model import Analytic, CostModel, decode_contexts, model_cost
 from adaptive.core.cost.roofline import DeviceSpec, Roofline
+from adaptive.core.cost.rows import Origin, Row, RowKey
 from adaptive.core.cost.shapes import FFN, Attention, Embedding, Head, Linear, NoOp, Norm
 from adaptive.core.cost.stack import Composite, Stack, decoder
-from adaptive.core.cost.table import MeasuredTable, Origin, Row, RowKey
+from adaptive.core.cost.table import MeasuredTable
 from adaptive.core.cost.vision import Conv2d, VitBlock
 
 __all__ = [
@@ -31,9 +34,11 @@ __all__ = [
     "Composite",
     "Conv2d",
     "CostModel",
+    "CrossValidation",
     "DeviceSpec",
     "Embedding",
     "Estimate",
+    "Fit",
     "Head",
     "Linear",
     "MeasuredTable",

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from adaptive.core.errors import UserError
 from adaptive.core.registry import Registry
@@ -155,6 +155,23 @@ class Block(ABC):
         """The blocks that are priced one by one: itself, or the members of a stack."""
         return (self,)
 
+    def shard(self, degree: int) -> Self:
+        """The part that each of ``degree`` tensor-parallel devices holds.
+
+        As Megatron-LM cuts (Shoeybi et al., 2019, section 3): heads, FFN widths, vocabularies and
+        the outputs of stand-alone matrices are divided; norms, and biases that are added after a
+        reduction, are whole on every device.
+
+        Raises:
+            UserError: the shape does not divide by ``degree``.
+        """
+        return self if checked_degree(degree) == 1 else self._cut(degree)
+
+    def _cut(self, degree: int) -> Self:
+        raise UserError(
+            f"tensor parallelism does not cut {self.kind} blocks: set tensor_parallel=1"
+        )
+
     def key(self) -> str:
         """Stable name from the shape, such as ``attention(h=4096,heads=32,kv=8,d=128)``.
 
@@ -166,6 +183,22 @@ class Block(ABC):
             if field.default is dataclasses.MISSING or value != field.default:
                 parts.append(f"{self.short.get(field.name, field.name)}={int(value)}")
         return f"{self.kind}({','.join(parts)})"
+
+
+def checked_degree(degree: int) -> int:
+    """``degree``, if that many devices can share a model; UserError if not."""
+    if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
+        raise UserError(f"tensor_parallel={degree!r} must be a whole number >= 1")
+    return degree
+
+
+def divide(total: int, degree: int, what: str) -> int:
+    """``total / degree``; UserError where that is not whole."""
+    if total % degree:
+        raise UserError(
+            f"tensor_parallel={degree} does not divide {what}={total}: choose a divisor of it"
+        )
+    return total // degree
 
 
 BLOCKS: Registry[type[Block]] = Registry("block")

@@ -30,6 +30,8 @@ class DeviceSpec:
         source: where the numbers come from.
         markers: words that all occur in the driver's name for the device.
         cores: CPU cores that the process may use; 0 for GPUs.
+        link_bandwidth: bytes/s that one device sends to its peers, one way, over the links that
+            multi-GPU machines of it have (NVLink, Infinity Fabric, else PCIe); None where unknown.
     """
 
     name: str
@@ -40,6 +42,7 @@ class DeviceSpec:
     source: str = ""
     markers: tuple[str, ...] = ()
     cores: int = 0
+    link_bandwidth: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ away with the sub-block: a no-op has none. See ``adaptive.core.cost.block`` for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
-from adaptive.core.cost.block import Block, dtype_bytes, register
+from adaptive.core.cost.block import Block, divide, dtype_bytes, register
 from adaptive.core.errors import UserError
 
 
@@ -110,6 +110,12 @@ class Attention(Block):
         peak = max(4 * q + 2 * kv, 2 * q + 5 * kv) if self.cached else 2 * q + 2 * kv
         return 2 * self.hidden + peak
 
+    def _cut(self, degree: int) -> Self:
+        heads, kv_heads = divide(self.heads, degree, "heads"), self.kv_heads
+        # Fewer KV heads than devices are held by several of them.
+        kv_heads = 1 if degree % kv_heads == 0 else divide(kv_heads, degree, "kv_heads")
+        return replace(self, heads=heads, kv_heads=kv_heads)
+
 
 @register
 @dataclass(frozen=True)
@@ -146,6 +152,9 @@ class FFN(Block):
         # (ungated: the pre-activation and the activation).
         return 2 * self.hidden + (2 + self.gated) * self.intermediate
 
+    def _cut(self, degree: int) -> Self:
+        return replace(self, intermediate=divide(self.intermediate, degree, "intermediate"))
+
 
 @register
 @dataclass(frozen=True)
@@ -175,6 +184,9 @@ class Linear(Block):
     def inner_width(self) -> int:
         return 2 * self.inputs + self.outputs
 
+    def _cut(self, degree: int) -> Self:
+        return replace(self, outputs=divide(self.outputs, degree, "outputs"))
+
 
 @register
 @dataclass(frozen=True)
@@ -195,6 +207,9 @@ class NoOp(Block):
 
     def inner_width(self) -> int:
         return 0
+
+    def _cut(self, degree: int) -> Self:
+        return self
 
 
 @register
@@ -221,6 +236,9 @@ class Norm(Block):
 
     def inner_width(self) -> int:
         return 2 * self.hidden
+
+    def _cut(self, degree: int) -> Self:
+        return self
 
 
 @register
@@ -252,6 +270,9 @@ class Embedding(Block):
 
     def inner_width(self) -> int:
         return self.hidden
+
+    def _cut(self, degree: int) -> Self:
+        return replace(self, vocab=divide(self.vocab, degree, "vocab"))
 
 
 @register
@@ -296,3 +317,6 @@ class Head(Block):
 
     def inner_width(self) -> int:
         return 2 * self.hidden + self.vocab
+
+    def _cut(self, degree: int) -> Self:
+        return replace(self, vocab=divide(self.vocab, degree, "vocab"))

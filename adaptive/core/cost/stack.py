@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from adaptive.core.cost.block import Block
 from adaptive.core.cost.shapes import Embedding, Head
@@ -94,6 +94,9 @@ class Stack(Composite):
 
     def key(self) -> str:
         return f"stack({'+'.join(b.key() for b in self.blocks)})"
+
+    def _cut(self, degree: int) -> Self:
+        return replace(self, blocks=tuple(b.shard(degree) for b in self.blocks))
 
 
 def decoder(

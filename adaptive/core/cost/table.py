@@ -2,109 +2,46 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adaptive.core.cost.block import Block, parse_block
-from adaptive.core.cost.interpolate import Estimate, Point, interpolate, worst
+from adaptive.core.cost.block import Block
+from adaptive.core.cost.fit import Fit, Group, Samples, counts_along, fit
+from adaptive.core.cost.interpolate import Estimate, Grid, How, worst
 from adaptive.core.cost.model import decode_contexts
+from adaptive.core.cost.rows import (
+    Origin,
+    Phase,
+    Row,
+    RowKey,
+    Series,
+    axis_names,
+    counts_of,
+    group_of,
+    locate,
+    shape_of,
+)
 from adaptive.core.cost.shapes import NoOp
 from adaptive.core.errors import UserError
 from adaptive.core.workload import Workload
 
-Phase = Literal["prefill", "decode"]
-PHASES: tuple[Phase, ...] = ("prefill", "decode")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a table's times hold: other hardware, torch or thread counts have other times.
-
-    Attributes:
-        device: name of the hardware (``hardware.device_name``).
-        torch: torch version.
-        threads: CPU threads; 0 on GPUs.
-    """
-
-    device: str
-    torch: str
-    threads: int
-
-    @classmethod
-    def here(cls, device: str = "cpu", threads: int = 1) -> Origin:
-        """The origin of times measured now on a torch device."""
-        import torch
-
-        from adaptive.core.hardware.detect import device_name
-
-        return cls(device_name(device), torch.__version__, threads if device == "cpu" else 0)
-
-
-class RowKey(NamedTuple):
-    """What a row is about. ``length`` is the prompt of a prefill, the cached context of a decode.
-
-    ``block`` is ``Block.key()``, or any name for something that no shape describes. What depends on
-    the number of tokens alone is filed as a prefill of so many sequences of one token: ``of`` makes
-    the key under which a row is found.
-    """
-
-    block: str
-    phase: Phase
-    batch: int
-    length: int
-    dtype: str
-    mode: str
-
-    @classmethod
-    def of(
-        cls, block: Block | str, phase: Phase, batch: int, length: int, dtype: str, mode: str
-    ) -> RowKey:
-        """The key of a block's (or a named thing's) time."""
-        shape = block if isinstance(block, Block) else _parse(block)
-        key = block.key() if isinstance(block, Block) else block
-        if shape is not None and shape.pointwise:
-            batch = shape.computed_tokens(batch, length) if phase == "prefill" else batch
-            phase, length = "prefill", 1
-        return cls(key, phase, batch, length, dtype, mode)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A measured time.
-
-    Attributes:
-        key: what was measured.
-        seconds: median time of one call.
-        spread: half the interquartile range, relative to the median.
-        repeats: number of repeats behind the median.
-    """
-
-    key: RowKey
-    seconds: float
-    spread: float = 0.0
-    repeats: int = 1
-
-    def __post_init__(self) -> None:
-        if not (0 < self.seconds < float("inf")) or not self.spread >= 0:
-            raise UserError(
-                f"{self.key.block} {self.key.phase}: seconds={self.seconds}, spread={self.spread} "
-                "is no measurement; times are positive, spreads not negative: measure it again"
-            )
-        if self.key.phase not in PHASES:
-            raise UserError(f"unknown phase {self.key.phase!r}, choose one of {', '.join(PHASES)}")
+if TYPE_CHECKING:
+    from adaptive.core.cost.crossval import CrossValidation
 
 
 class MeasuredTable:
     """Rows by key, and a cost model over them (see ``cost.model.CostModel``).
 
-    Between measured points times are interpolated linearly: in the batch, the length, and the
-    axes that a block declares (FFN width, KV heads). Outside the measured range they are refused,
-    or, with ``extrapolate``, continued and marked in the ``how`` of the estimate.
+    Between measured points (in the batch, the length, and the axes that a block declares: FFN
+    width, KV heads) a model fitted to all rows of the kind gives the shape (see ``cost.fit``) and
+    is corrected to pass through the points; where the rows are too few for one, times are
+    interpolated linearly. Outside the measured range they are refused, or, with ``extrapolate``,
+    continued and marked in the ``how`` of the estimate. ``cross_validate`` says how far off that
+    is, ``fits`` what the models are.
 
     Args:
         origin: where the times hold.
@@ -112,7 +49,11 @@ class MeasuredTable:
         path: file that ``save`` writes.
         mode: the clock's mode whose rows ``cost`` uses.
         extrapolate: answer outside the measured range.
-        notes: further header entries, such as the date and commit of a published table.
+        context_stride: of an engine whose decode steps are CUDA graphs captured every so many
+            tokens, which attend to as many slots as the next graph has: ``latency`` prices a step
+            at the context that fills them. 1 attends to what is there.
+        notes: further header entries, such as the date and commit of a published table;
+            ``multiprocessors`` of the device, a whole number, lets fits see waves of tiles.
     """
 
     resources: tuple[str, ...] = ("latency",)
@@ -126,12 +67,18 @@ class MeasuredTable:
         path: str | Path | None = None,
         mode: str = "eager",
         extrapolate: bool = False,
+        context_stride: int = 1,
         notes: Mapping[str, Any] | None = None,
     ):
+        if context_stride < 1:
+            raise UserError(
+                f"context_stride={context_stride} must be at least 1, the tokens between graphs"
+            )
         self.origin, self.path = origin, Path(path) if path else None
         self.mode, self.extrapolate, self.notes = mode, extrapolate, dict(notes or {})
+        self.context_stride = context_stride
         self._rows = {row.key: row for row in rows}
-        self._series: dict[Any, dict[Point, float]] | None = None
+        self._forget()
 
     @classmethod
     def load(
@@ -143,7 +90,7 @@ class MeasuredTable:
             path: the file.
             origin: what the table must have been measured on; None accepts any.
             force: use a table of another origin all the same.
-            options: ``mode`` and ``extrapolate``.
+            options: ``mode``, ``extrapolate`` and ``context_stride``.
 
         Raises:
             UserError: the file is missing, damaged, or of another origin.
@@ -180,7 +127,7 @@ class MeasuredTable:
     def add(self, row: Row) -> None:
         """Adds a row, or replaces the one with the same key."""
         self._rows[row.key] = row
-        self._series = None
+        self._forget()
 
     def __contains__(self, key: object) -> bool:
         return key in self._rows
@@ -203,83 +150,142 @@ class MeasuredTable:
         Raises:
             UserError: the table does not reach that far.
         """
-        if isinstance(block, NoOp):
-            return Estimate(0.0, "measured")
-        wanted = RowKey.of(block, phase, batch, length, dtype, self.mode)
-        key = wanted.block
-        series, point = _locate(wanted)
-        points = self._index().get(series, {})
-        found = interpolate(points, point, extrapolate=self.extrapolate)
-        if found is None:
-            sizes = [
-                f"{name} {', '.join(f'{x:g}' for x in sorted({point[i] for point in points}))}"
-                for i, name in enumerate(_axis_names(key))
-            ]
-            measured = "; ".join(sizes) if points else "no sizes of it"
-            raise UserError(
-                f"no {self.mode} {dtype} time of {key} {phase} at batch {batch}, length {length}: "
-                f"measured are {measured}; profile it, or set extrapolate=true"
-            )
-        return found
+        times, hows = self._times(block, phase, batch, [length], dtype)
+        return Estimate(float(times[0]), hows[0])
 
     def latency(self, block: Block | str, workload: Workload, dtype: str) -> Estimate:
         """Seconds of a whole workload, prefill and all decode steps, and the worst origin."""
+        asked = (block, workload, dtype, self.mode, self.extrapolate, self.context_stride)
+        if asked not in self._latencies:
+            self._latencies[asked] = self._latency(block, workload, dtype)
+        return self._latencies[asked]
+
+    def _latency(self, block: Block | str, workload: Workload, dtype: str) -> Estimate:
         total, hows = 0.0, ["measured"]
         if workload.prompt:
             prefill = self.seconds(block, "prefill", workload.batch, workload.prompt, dtype)
             total, hows = prefill.seconds, [prefill.how]
         steps, first, last = decode_contexts(workload)
         if steps:
-            # Times are linear between measured lengths: those and the ends determine the sum.
-            inner = {row.key.length for row in self._rows.values() if row.key.phase == "decode"}
-            knots = sorted({first, last} | {n for n in inner if first < n < last})
-            decode = [self.seconds(block, "decode", workload.batch, n, dtype) for n in knots]
-            contexts = np.arange(first, last + 1)
-            total += float(np.interp(contexts, knots, [e.seconds for e in decode]).sum())
-            hows += [e.how for e in decode]
+            slots = -(-np.arange(first + 1, last + 2) // self.context_stride) * self.context_stride
+            lengths, repeats = np.unique(slots - 1, return_counts=True)
+            times, decode = self._times(block, "decode", workload.batch, lengths.tolist(), dtype)
+            total += float(times @ repeats)
+            hows += decode
         return Estimate(total, worst(*hows))  # type: ignore[arg-type]
 
     def cost(self, block: Block, workload: Workload, dtype: str) -> dict[str, float]:
         """Latency in seconds of ``block`` over ``workload``."""
         return {"latency": self.latency(block, workload, dtype).seconds}
 
-    def _index(self) -> dict[Any, dict[Point, float]]:
-        """Rows as one grid of points a series; rows that fall together are averaged."""
+    def cross_validate(self) -> CrossValidation:
+        """How far off interpolation is, by leaving out measured points (see ``cost.crossval``)."""
+        from adaptive.core.cost.crossval import cross_validate
+
+        return cross_validate(self.series(), self._samples())
+
+    def fits(self) -> list[Fit]:
+        """The fitted models, sorted by what they cover; too few rows of a kind have none."""
+        found = (self._fit(group) for group in sorted(self._samples()))
+        return [model for model in found if model is not None]
+
+    def series(self) -> Mapping[Any, Series]:
+        """The rows as grids of points."""
         if self._series is None:
-            grids: dict[Any, dict[Point, list[float]]] = {}
+            self._series = {}
             for row in self._rows.values():
-                series, point = _locate(row.key)
-                grids.setdefault(series, {}).setdefault(point, []).append(row.seconds)
-            self._series = {
-                series: {point: sum(v) / len(v) for point, v in grid.items()}
-                for series, grid in grids.items()
-            }
+                name, point = locate(row.key)
+                series = self._series.setdefault(name, Series(axis_names(row.key.block), {}))
+                series.rows.setdefault(point, []).append(row)
         return self._series
 
+    def _forget(self) -> None:
+        """Drops what was derived from the rows."""
+        self._series: dict[Any, Series] | None = None
+        self._groups: dict[Group, Samples] | None = None
+        self._fits: dict[Group, Fit | None] = {}
+        self._grids: dict[Any, Grid] = {}
+        self._latencies: dict[Any, Estimate] = {}
 
-@functools.lru_cache(maxsize=4096)
-def _parse(key: str) -> Block | None:
-    """The block behind a row's key, or None where the key is just a name."""
-    try:
-        return parse_block(key)
-    except UserError:
-        return None
+    def _samples(self) -> Mapping[Group, Samples]:
+        """The rows that a shape describes, by what one fit covers."""
+        if self._groups is None:
+            found: dict[Group, list[Row]] = {}
+            for row in self._rows.values():
+                if group := group_of(row.key):
+                    found.setdefault(group, []).append(row)
+            self._groups = {
+                group: Samples(
+                    tuple(row.key for row in rows),
+                    np.stack([counts_of(row.key, self._multiprocessors) for row in rows]),
+                    np.array([row.seconds for row in rows]),
+                )
+                for group, rows in found.items()
+            }
+        return self._groups
 
+    @property
+    def _multiprocessors(self) -> int:
+        return int(self.notes.get("multiprocessors", 0))
 
-def _axis_names(key: str) -> tuple[str, ...]:
-    block = _parse(key)
-    if block is None:
-        return "batch", "length"
-    return (*block.axes, "batch", *(() if block.pointwise else ("length",)))
+    def _fit(self, group: Group | None) -> Fit | None:
+        if group is None:
+            return None
+        if group not in self._fits:
+            samples = self._samples().get(group)
+            self._fits[group] = (
+                fit(group, samples.counts_RT, samples.seconds_R) if samples else None
+            )
+        return self._fits[group]
 
+    def _grid(self, name: Any, model: Fit | None) -> Grid:
+        if name not in self._grids:
+            series = self.series()[name]
+            modelled = None
+            if model:
+                modelled = {
+                    point: float(model.seconds(counts_of(rows[0].key, self._multiprocessors)))
+                    for point, rows in series.rows.items()
+                }
+            self._grids[name] = Grid(series.points, modelled, series.logs)
+        return self._grids[name]
 
-def _locate(key: RowKey) -> tuple[Any, Point]:
-    """(series, point): which grid a row belongs to, and where in it."""
-    block = _parse(key.block)
-    names = _axis_names(key.block)
-    values = {"batch": key.batch, "length": key.length}
-    family: Any = key.block
-    if block is not None:
-        values |= {name: getattr(block, name) for name in block.axes}
-        family = replace(block, **dict.fromkeys(block.axes, 1))  # type: ignore[type-var]
-    return (family, key.phase, key.dtype, key.mode), tuple(float(values[n]) for n in names)
+    def _times(
+        self, block: Block | str, phase: Phase, batch: int, lengths: list[int], dtype: str
+    ) -> tuple[np.ndarray, list[How]]:
+        """Times [Q] of calls at Q lengths, ascending, and their origins; UserError as ``seconds``.
+
+        Many lengths are of decode steps: the fitted model is affine in the context.
+        """
+        if isinstance(block, NoOp):
+            return np.zeros(len(lengths)), ["measured"] * len(lengths)
+        key = RowKey.of(block, phase, batch, lengths[0], dtype, self.mode)
+        name, point = locate(key)
+        series = self.series().get(name)
+        if series is None:
+            raise self._refusal(key, phase, batch, lengths[0])
+        spans = series.names[-1] == "length"
+        at = lengths if spans else [key.length]
+        points = [(*point[:-1], float(length)) for length in lengths] if spans else [point]
+        shape, model = shape_of(key.block), self._fit(group_of(key))
+        modelled = None
+        if model and shape is not None:
+            amounts = counts_along(shape, key.phase, key.batch, at, dtype, self._multiprocessors)
+            modelled = model.seconds(amounts)
+        times, hows = self._grid(name, model).at(points, modelled, extrapolate=self.extrapolate)
+        if np.isnan(times).any():
+            raise self._refusal(key, phase, batch, lengths[int(np.isnan(times).argmax())])
+        repeats = len(lengths) // len(at)
+        return np.repeat(times, repeats), hows * repeats
+
+    def _refusal(self, key: RowKey, phase: Phase, batch: int, length: int) -> UserError:
+        series = self.series().get(locate(key)[0], Series((), {}))
+        sizes = [
+            f"{name} {', '.join(f'{x:g}' for x in sorted({point[i] for point in series.rows}))}"
+            for i, name in enumerate(series.names)
+        ]
+        return UserError(
+            f"no {self.mode} {key.dtype} time of {key.block} {phase} at batch {batch}, length "
+            f"{length}: measured are {'; '.join(sizes) or 'no sizes of it'}; profile it, or set "
+            "extrapolate=true"
+        )

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from adaptive.core.cost.block import Block
-from adaptive.core.cost.shapes import Attention, Embedding, Head, NoOp
+from adaptive.core.cost.shapes import FFN, Attention, Embedding, Head, Linear, NoOp
 from adaptive.core.cost.stack import Stack
 from adaptive.core.engine import ops
 from adaptive.core.engine.modules import TORCH_DTYPES, KVCache, Step, Stream, build
@@ -46,7 +46,7 @@ class Rope:
         theta: float = 500_000.0,
     ):
         if frequencies is None:
-            frequencies = theta ** -(torch.arange(0, head_dim, 2).double() / head_dim).float()
+            frequencies = theta ** -(torch.arange(0, head_dim, 2).double() / head_dim)
         self.frequencies, self.scaling = frequencies.float().cpu(), scaling
 
     def table(
@@ -67,6 +67,9 @@ class Engine(nn.Module):
         dtype: "fp32", "bf16", "fp16", or "fp8" (e4m3 matrices and activations between bf16).
         device: of torch.
         rope: rotary embedding; by default Llama 3's.
+
+    Raises:
+        UserError: the stack is no decoder, or nothing here runs the dtype.
     """
 
     def __init__(
@@ -77,9 +80,7 @@ class Engine(nn.Module):
         rope: Rope | None = None,
     ):
         super().__init__()
-        first, *middle, last = stack.blocks
-        if not isinstance(first, Embedding) or not isinstance(last, Head):
-            raise UserError("an engine runs decoders: embedding first, head last")
+        first, middle, last = _decoder_parts(stack)
         self.stack, self.dtype, self.device = stack, dtype, torch.device(device)
         self.shapes: list[Block] = [b for b in middle if not isinstance(b, NoOp)]
         self.embedding: Any = build(first, dtype, device)
@@ -89,7 +90,7 @@ class Engine(nn.Module):
             self.head.matrix.weight = self.embedding.weight
         self.attending = [b for b in self.shapes if isinstance(b, Attention)]
         self.rope = rope or Rope(self.attending[0].head_dim if self.attending else 2)
-        self._cos, self._sin = self.rope.table(0, TORCH_DTYPES[dtype], device)
+        self._tables = [self.rope.table(0, TORCH_DTYPES[dtype], device)]
 
     def make_caches(self, batch: int, capacity: int) -> Caches:
         """KV caches for ``capacity`` tokens of ``batch`` sequences, one for each block."""
@@ -139,16 +140,18 @@ class Engine(nn.Module):
             Logits [B, V] of the last positions and the likeliest next tokens [B]. With a head of
             every position [M, V] and [M].
         """
-        stream: Stream = (self.embedding(ids_M), None)
+        stream: Stream = (self.embedding(ids_M, step.positions_T), None)
         for block, cache in zip(self.blocks, caches or [None] * len(self.shapes), strict=True):
             stream = block(stream, step, cache)
         return self.head(stream, step.batch)
 
     def _rotary(self, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if len(self._cos) < positions:
-            room = -(-positions // 1024) * 1024
-            self._cos, self._sin = self.rope.table(room, TORCH_DTYPES[self.dtype], self.device)
-        return self._cos, self._sin
+        room = len(self._tables[-1][0])
+        if room < positions:
+            room = max(2 * room, -(-positions // 1024) * 1024)
+            # Smaller tables stay: graphs captured before read them wherever they are.
+            self._tables.append(self.rope.table(room, TORCH_DTYPES[self.dtype], self.device))
+        return self._tables[-1]
 
     def prefill(
         self, ids_BT: torch.Tensor, caches: Caches | None = None
@@ -161,6 +164,28 @@ class Engine(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Reads one more token a sequence, the one at ``position``; see :meth:`forward`."""
         return self(ids_B, self.decode_step(len(ids_B), position), caches)
+
+
+def _decoder_parts(stack: Stack) -> tuple[Embedding, list[Block], Head]:
+    """What an engine is made of; UserError where it could not run it."""
+    ends = stack.blocks[:1] + stack.blocks[1:][-1:]
+    if len(ends) < 2 or not isinstance(ends[0], Embedding) or not isinstance(ends[1], Head):
+        raise UserError("an engine runs decoders: embedding first, head last")
+    middle = list(stack.blocks[1:-1])
+    for block in middle:
+        if not isinstance(block, FFN | Linear | NoOp | Attention) or (
+            isinstance(block, Attention) and not block.cached
+        ):
+            raise UserError(
+                "an engine runs decoders, of attention with a KV cache, FFNs, linear blocks and "
+                f"no-ops: not {block.key()}"
+            )
+    sizes = {block.head_dim for block in middle if isinstance(block, Attention)}
+    if len(sizes) > 1:
+        raise UserError(
+            f"an engine has one rotary embedding: choose one head_dim out of {sorted(sizes)}"
+        )
+    return ends[0], middle, ends[1]
 
 
 class Generation:
@@ -209,7 +234,7 @@ class Generation:
                 self._one_exact(position)
             else:
                 self._steps[self._attended(position)]()
-        return self.out_OB.t()
+        return self.out_OB.t().clone()  # the next run writes into the buffer
 
     def _attended(self, position: int) -> int:
         return (position // CONTEXT_STRIDE + 1) * CONTEXT_STRIDE

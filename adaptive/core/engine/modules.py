@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from adaptive.core.cost.block import Block
-from adaptive.core.cost.shapes import FFN, Attention, Embedding, Head, Linear
+from adaptive.core.cost.shapes import FFN, Attention, Embedding, Head, Linear, NoOp
 from adaptive.core.cost.stack import Composite
-from adaptive.core.cost.vision import Conv2d
+from adaptive.core.cost.vision import Conv2d, VitBlock
 from adaptive.core.engine import ops
 from adaptive.core.engine.ops import Operand
 from adaptive.core.errors import UserError
@@ -120,6 +120,8 @@ class Matrix(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(like.new_zeros(outputs), requires_grad=False) if bias else None
         if fp8:
+            if inputs % 16 or outputs % 16:
+                raise UserError(f"fp8 needs widths in multiples of 16, not {inputs} x {outputs}")
             self.load(weight)
 
     @torch.no_grad()
@@ -151,17 +153,23 @@ class Matrix(nn.Module):
 
 
 class InputNorm(nn.Module):
-    """The residual addition and norm with which a sub-block begins."""
+    """The residual addition and, where there is one, the norm with which a sub-block begins."""
 
     def __init__(self, width: int, norm: bool, bias: bool, fp8: bool, like: torch.Tensor):
         super().__init__()
-        assert norm, "engines run sub-blocks with their own norm"
         self.fp8, self.eps = fp8, 1e-6
-        self.weight = nn.Parameter(like.new_ones(width), requires_grad=False)
-        self.bias = nn.Parameter(like.new_zeros(width), requires_grad=False) if bias else None
+        self.weight: torch.Tensor | None = None
+        self.bias: torch.Tensor | None = None
+        if norm:
+            self.weight = nn.Parameter(like.new_ones(width), requires_grad=False)
+        if norm and bias:
+            self.bias = nn.Parameter(like.new_zeros(width), requires_grad=False)
 
     def forward(self, stream: Stream) -> tuple[torch.Tensor, Operand]:
         x_MH, delta_MH = stream
+        if self.weight is None:
+            x_MH = x_MH if delta_MH is None else x_MH + delta_MH
+            return x_MH, ops.operand(x_MH, True) if self.fp8 else x_MH
         if delta_MH is None:
             return x_MH, ops.norm(x_MH, self.weight, self.bias, self.eps, self.fp8)
         return ops.add_norm(x_MH, delta_MH, self.weight, self.bias, self.eps, self.fp8)
@@ -195,10 +203,10 @@ class AttentionModule(nn.Module):
         if block.qk_norm:
             q_BTND = ops.head_norm(q_BTND, self.q_norm, self.norm.eps)
             k_BTKD = ops.head_norm(k_BTKD, self.k_norm, self.norm.eps)
-        v_BKTD = v_BTKD.transpose(1, 2)
+        v_BKTD, grouped = v_BTKD.transpose(1, 2), block.kv_heads < block.heads
         if not block.cached:  # an encoder
             q_BNTD, k_BKTD = q_BTND.transpose(1, 2), k_BTKD.transpose(1, 2)
-            o_BNTD = F.scaled_dot_product_attention(q_BNTD, k_BKTD, v_BKTD)
+            o_BNTD = F.scaled_dot_product_attention(q_BNTD, k_BKTD, v_BKTD, enable_gqa=grouped)
             return o_BNTD.transpose(1, 2).reshape(len(qkv_MX), -1)
         q_BNTD = ops.rotate(q_BTND, step.cos_TD, step.sin_TD)
         k_BKTD = ops.rotate(k_BTKD, step.cos_TD, step.sin_TD)
@@ -217,7 +225,7 @@ class AttentionModule(nn.Module):
                 v_BKTD,
                 attn_mask=step.window_mask(block.window) if windowed else None,
                 is_causal=not windowed,
-                enable_gqa=block.kv_heads < block.heads,
+                enable_gqa=grouped,
             )
         return o_BNTD.transpose(1, 2).reshape(len(qkv_MX), -1)
 
@@ -272,15 +280,23 @@ class LinearModule(nn.Module):
 
 
 class EmbeddingModule(nn.Module):
-    """Token embedding; never quantised."""
+    """Token embedding, and learned positions where it has them; never quantised."""
 
     def __init__(self, block: Embedding, fp8: bool, like: torch.Tensor):
         super().__init__()
         weight = like.new_empty(block.vocab, block.hidden).normal_()
         self.weight = nn.Parameter(weight, requires_grad=False)
+        self.positions: torch.Tensor | None = None
+        if block.positions:
+            positions = like.new_empty(block.positions, block.hidden).normal_()
+            self.positions = nn.Parameter(positions, requires_grad=False)
 
-    def forward(self, ids_M: torch.Tensor) -> torch.Tensor:
-        return F.embedding(ids_M, self.weight)
+    def forward(self, ids_M: torch.Tensor, positions_T: torch.Tensor) -> torch.Tensor:
+        x_MH = F.embedding(ids_M, self.weight)
+        if self.positions is None:
+            return x_MH
+        x_BTH = x_MH.view(-1, len(positions_T), x_MH.shape[-1])
+        return (x_BTH + F.embedding(positions_T, self.positions)).view_as(x_MH)
 
 
 class HeadModule(nn.Module):
@@ -308,11 +324,18 @@ def _last(x_MH: torch.Tensor, batch: int) -> torch.Tensor:
 
 
 class ConvModule(nn.Module):
-    """A convolution, with its batch norm folded in and a ReLU where it has one."""
+    """A convolution, with a ReLU where it has a batch norm.
+
+    The norm is folded into the convolution, as for inference: its scale into the weights, its
+    shift into the bias. So there is one number a channel where the shape counts a scale, a shift
+    and, before them, a bias.
+    """
 
     def __init__(self, block: Conv2d, fp8: bool, like: torch.Tensor):
         super().__init__()
-        padding = max(block.kernel - block.stride + 1, 0) // 2
+        # An even kernel that keeps the map's size needs one more pixel on one side.
+        self.uneven = block.stride == 1 and block.kernel % 2 == 0
+        padding = max(block.kernel - block.stride + 1 - self.uneven, 0) // 2
         conv = nn.Conv2d(
             block.inputs,
             block.outputs,
@@ -328,21 +351,30 @@ class ConvModule(nn.Module):
         self.conv = conv
 
     def forward(self, x_BCYX: torch.Tensor) -> torch.Tensor:
-        y_BCYX = self.conv(x_BCYX)
+        y_BCYX = self.conv(F.pad(x_BCYX, (0, 1, 0, 1)) if self.uneven else x_BCYX)
         return F.relu(y_BCYX) if self.relu else y_BCYX
 
 
 class Sequence(nn.Module):
-    """Sub-blocks one after the other: a ViT block."""
+    """Sub-blocks of an encoder one after the other: a ViT block, with its layer scales."""
 
     def __init__(self, block: Composite, fp8: bool, like: torch.Tensor):
         super().__init__()
-        parts = [MODULES[type(member)](member, fp8, like) for member in block.members()]
-        self.parts = nn.ModuleList(parts)
+        members = [member for member in block.members() if not isinstance(member, NoOp)]
+        for member in members:
+            encodes = isinstance(member, Attention) and not member.cached
+            if not encodes and not isinstance(member, FFN | Linear | Composite):
+                raise UserError(f"no module runs {member.key()} inside a {block.kind}")
+        self.parts = nn.ModuleList([_module(member, fp8, like) for member in members])
+        self.scales: nn.ParameterList | None = None
+        if isinstance(block, VitBlock) and block.layer_scale:
+            ones = [like.new_ones(block.hidden) for _ in members]
+            self.scales = nn.ParameterList([nn.Parameter(one, requires_grad=False) for one in ones])
 
     def forward(self, stream: Stream, step: Step, cache: KVCache | None = None) -> Stream:
-        for part in self.parts:
-            stream = part(stream, step, cache)
+        for index, part in enumerate(self.parts):
+            x_MH, delta_MH = part(stream, step)
+            stream = x_MH, delta_MH if self.scales is None else delta_MH * self.scales[index]
         return stream
 
 
@@ -361,14 +393,18 @@ def build(block: Block, dtype: str, device: str | torch.device) -> Any:
     """A module with random weights for a shape: time does not depend on their values.
 
     Raises:
-        UserError: the dtype or the shape has no module here.
+        UserError: nothing here runs the dtype, the shape, or the one in the other.
     """
     if dtype not in TORCH_DTYPES:
         raise UserError(f"dtype={dtype} cannot be run, choose one of {', '.join(TORCH_DTYPES)}")
     like = torch.empty(0, dtype=TORCH_DTYPES[dtype], device=device)
+    return _module(block, dtype == "fp8", like).eval()
+
+
+def _module(block: Block, fp8: bool, like: torch.Tensor) -> nn.Module:
     if isinstance(block, Composite):
-        return Sequence(block, dtype == "fp8", like).eval()
+        return Sequence(block, fp8, like)
     if type(block) not in MODULES:
         known = ", ".join(shape.kind for shape in MODULES)
         raise UserError(f"no module runs {block.key()}, choose one of {known}")
-    return MODULES[type(block)](block, dtype == "fp8", like).eval()
+    return MODULES[type(block)](block, fp8, like)

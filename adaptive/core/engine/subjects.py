@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from adaptive.core.cost.block import Block, activation_dtype
+from adaptive.core.cost.block import Block, activation_dtype, dtype_bytes
 from adaptive.core.cost.shapes import Attention, Embedding, Head
 from adaptive.core.cost.stack import Composite
 from adaptive.core.cost.table import Phase
@@ -43,28 +43,33 @@ def block_subject(
 
     Args:
         block: its shape.
-        phase, batch, length: as in ``Subject``; pointwise blocks and encoders know no decode.
+        phase, batch, length: as in ``Subject``; encoders know no decode, and the decode step of a
+            pointwise block is its prefill of one token a sequence.
         dtype: of the weights.
         device: of torch.
         footprint: bytes that the whole model reads between two calls of this block.
     """
-    decode = phase == "decode" and not block.pointwise
-    touched = (block.decode_bytes if decode else block.prefill_bytes)(batch, length, dtype)
+    run: tuple[Phase, int] = (phase, length)
+    if block.pointwise and phase == "decode":
+        run = ("prefill", 1)
+    decode = run[0] == "decode"
+    touched = (block.decode_bytes if decode else block.prefill_bytes)(batch, run[1], dtype)
     copies = 1
     if device.startswith("cuda"):
         cache = torch.cuda.get_device_properties(device).L2_cache_size
         wanted = min(footprint, CACHE_FLUSHES * cache)
         copies = min(CHAIN, math.ceil(wanted / max(touched, 1)))
-    held = block.weight_bytes(dtype)
-    held += block.cache_bytes(batch, length + 1, activation_dtype(dtype))
-    nbytes = copies * held + block.activation_bytes(batch, 1 if decode else length, dtype)
+    # Caches have room for every token, also where a sliding window looks at the last ones alone.
+    room = batch * (length + 1) * block.kv_bytes_per_token(activation_dtype(dtype))
+    # A tied head stores nothing in a model; alone it needs a matrix of its own.
+    alone = block.weights_read(1) * dtype_bytes(block.weight_dtype(dtype))
+    held = max(block.weight_bytes(dtype), alone) + room
+    nbytes = copies * held + block.activation_bytes(batch, 1 if decode else run[1], dtype)
 
     def make() -> Callable[[], Any]:
-        if block.pointwise and phase == "decode":
-            makers = [_maker(block, "prefill", batch, 1, dtype, device) for _ in range(copies)]
-        else:
-            makers = [_maker(block, phase, batch, length, dtype, device) for _ in range(copies)]
-        return makers[0] if copies == 1 else Rotation(makers)
+        phase, length = run
+        calls = [_maker(block, phase, batch, length, dtype, device) for _ in range(copies)]
+        return calls[0] if copies == 1 else Rotation(calls)
 
     return Subject(block, phase, batch, length, make, dtype, nbytes)
 
@@ -90,10 +95,10 @@ def _maker(
     tokens = batch * (length if phase == "prefill" else 1)
     if isinstance(block, Embedding):
         ids_M = torch.randint(block.vocab, (tokens,), device=device)
-        return lambda: module(ids_M)
+        positions_T = torch.arange(length, device=device).clamp(max=max(block.positions - 1, 0))
+        return lambda: module(ids_M, positions_T)
     if isinstance(block, Conv2d):
-        side = math.isqrt(length)
-        image = torch.randn(batch, block.inputs, side, length // side, **options)
+        image = torch.randn(batch, block.inputs, *_sides(length, block.stride), **options)
         image = image.to(memory_format=torch.channels_last)
         return lambda: module(image)
     stream = tuple(torch.randn(tokens, _width(block), **options) for _ in range(2))
@@ -117,8 +122,15 @@ def _maker(
     return lambda: module(stream, step, cache)
 
 
+def _sides(pixels: int, stride: int) -> tuple[int, int]:
+    """Height and width of the squarest map of so many pixels, divisible by the stride if any is."""
+    maps = [(y, pixels // y) for y in range(1, math.isqrt(pixels) + 1) if pixels % y == 0]
+    even = [sides for sides in maps if sides[0] % stride == sides[1] % stride == 0]
+    return (even or maps)[-1]
+
+
 def _width(block: Block) -> int:
-    if isinstance(block, Composite):
+    while isinstance(block, Composite):
         block = block.members()[0]
     return getattr(block, "hidden", 0) or getattr(block, "inputs", 0)
 

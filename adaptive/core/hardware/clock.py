@@ -33,6 +33,8 @@ class Clock(ABC):
     """
 
     threads: int
+    now: Callable[[], float] = staticmethod(time.perf_counter)
+    """The host's clock, in seconds."""
     group_size: int | None = None
     """How many subjects to measure at the same time, at most."""
 

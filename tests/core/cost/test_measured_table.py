@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import h100_like
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adaptive.core.cost import FFN, Attention, MeasuredTable, NoOp, Origin, Row, RowKey, model_cost
 from adaptive.core.cost.stack import Stack
@@ -101,6 +105,146 @@ def test_the_workload_is_the_sum_of_its_steps(table):
     stack = Stack((ATTENTION, NoOp(), ATTENTION))
     total = model_cost(stack, workload, "fp32", table)["latency"]
     assert total == pytest.approx(2 * (10.0 + steps))
+
+
+FITTED = h100_like.table(noise=0.01)
+EXTENDED = h100_like.table(noise=0.01, extrapolate=True)
+FFNS = {row.key.block for row in FITTED if row.key.block.startswith("ffn(h=4096")}
+WIDTHS = sorted(int(key.partition("i=")[2].rstrip(")")) for key in FFNS)
+
+
+def corners(values, x):
+    """The measured values next to ``x``."""
+    return {max(v for v in values if v <= x), min(v for v in values if v >= x)}
+
+
+def test_measured_points_are_returned_as_measured():
+    for row in FITTED:
+        key = row.key
+        assert FITTED.seconds(*key[:-1]) == (row.seconds, "measured")
+
+
+@given(st.integers(WIDTHS[0], WIDTHS[-1]), st.integers(1, 16384))
+def test_between_points_times_lie_between_those_of_the_corners(width, tokens):
+    """Twice as many tokens take longer, up to noise, so what lies between cannot be outside."""
+    found = FITTED.seconds(FFN(4096, width), "prefill", tokens, 1, "bf16")
+    around = [
+        FITTED.seconds(FFN(4096, w), "prefill", n, 1, "bf16").seconds
+        for w in corners(WIDTHS, width)
+        for n in corners([2**k for k in range(15)], tokens)
+    ]
+    assert 0 < min(around) <= found.seconds <= max(around)
+    assert found.how == ("measured" if len(around) == 1 else "interpolated")
+
+
+@given(st.integers(WIDTHS[0], WIDTHS[-1]), st.integers(1, 16384))
+def test_between_points_the_fitted_hardware_shows(width, tokens):
+    block = FFN(4096, width)
+    truth = h100_like.seconds(block, "prefill", tokens, 1)
+    found = FITTED.seconds(block, "prefill", tokens, 1, "bf16").seconds
+    # 1 % noise at up to four corners; the steps of tiles alone are up to 2x here.
+    assert found == pytest.approx(truth, rel=0.05)
+
+
+@given(st.integers(1, 2), st.integers(1, 40_000))
+def test_with_a_fit_the_outside_is_refused_or_extrapolated_and_marked(over, beyond):
+    block, tokens = FFN(4096, 14336), 16384 + beyond
+    outside = [(block, "prefill", tokens, 1), (FFN(4096, 14336 + beyond), "prefill", over, 1)]
+    for subject in outside:
+        with pytest.raises(UserError, match="set extrapolate=true"):
+            FITTED.seconds(*subject, "bf16")
+        found = EXTENDED.seconds(*subject, "bf16")
+        assert found.how == "extrapolated"
+        assert found.seconds == pytest.approx(h100_like.seconds(*subject), rel=0.05)
+
+
+def test_a_hole_that_nothing_surrounds_is_outside():
+    """The largest caches do not fit: beyond their last context nothing is known."""
+    block = Attention(8192, 64, 8, 128)
+    assert RowKey.of(block, "decode", 256, 32767, "bf16", "graph") not in FITTED
+    with pytest.raises(UserError, match="batch 256, length 32767: measured are kv_heads 1, 2"):
+        FITTED.seconds(block, "decode", 256, 32767, "bf16")
+    found = EXTENDED.seconds(block, "decode", 256, 32767, "bf16")
+    assert found.how == "extrapolated"
+    assert found.seconds == pytest.approx(h100_like.seconds(block, "decode", 256, 32767), rel=0.05)
+
+
+def test_a_shape_that_was_never_measured_is_refused_even_with_extrapolation():
+    with pytest.raises(UserError, match="no sizes of it"):
+        EXTENDED.seconds(FFN(5120, 14336), "prefill", 64, 1, "bf16")
+
+
+@pytest.mark.parametrize("stride", [1, 64, 500])
+def test_with_a_fit_the_workload_is_the_sum_of_its_steps(stride):
+    table = h100_like.table(noise=0.01, context_stride=stride)
+    block, workload = Attention(4096, 32, 4, 128), Workload(2, 700, 600)
+    lengths = [-(-(c + 1) // stride) * stride - 1 for c in range(700, 1299)]
+    assert lengths[0] >= 700 and max(lengths) >= 1298
+    steps = [table.seconds(block, "decode", 2, n, "bf16").seconds for n in lengths]
+    prefill = table.seconds(block, "prefill", 2, 700, "bf16").seconds
+    found = table.latency(block, workload, "bf16")
+    assert found == (pytest.approx(prefill + sum(steps)), "interpolated")
+
+
+def test_a_stride_that_hits_measured_contexts_needs_no_interpolation():
+    table = h100_like.table(context_stride=512)
+    found = table.latency(Attention(4096, 32, 4, 128), Workload(4, 512, 1024), "bf16")
+    assert found.how == "interpolated"  # contexts 512..1023 run 1024 slots, the last 1536
+    found = table.latency(Attention(4096, 32, 4, 128), Workload(4, 512, 513), "bf16")
+    sizes = ("prefill", 4, 512), ("decode", 4, 1023)
+    times = [h100_like.seconds(Attention(4096, 32, 4, 128), *size) for size in sizes]
+    assert found == (pytest.approx(times[0] + 512 * times[1]), "measured")
+
+
+def test_sizes_are_corrected_in_their_logarithm_and_shapes_are_not():
+    assert {series.names: series.logs for series in FITTED.series().values()} == {
+        ("kv_heads", "batch", "length"): (1, 2),
+        ("intermediate", "batch"): (1,),
+    }
+
+
+def test_a_stride_below_one_is_refused():
+    with pytest.raises(UserError, match="context_stride=0 must be at least 1"):
+        MeasuredTable(ORIGIN, context_stride=0)
+
+
+def test_latencies_follow_options_and_rows(table):
+    workload = Workload(1, 100, 101)
+    before = table.latency(ATTENTION, workload, "fp32").seconds
+    assert table.latency(ATTENTION, workload, "fp32").seconds == before
+    table.context_stride = 200
+    # Contexts 100..198 run 200 slots and 199 just as many.
+    stepped = table.latency(ATTENTION, workload, "fp32").seconds
+    at_199 = table.seconds(ATTENTION, "decode", 1, 199, "fp32").seconds
+    assert stepped == pytest.approx(10 + 100 * at_199) and stepped > before
+    table.add(row(ATTENTION, "prefill", 1, 100, 20.0))
+    assert table.latency(ATTENTION, workload, "fp32").seconds == pytest.approx(stepped + 10)
+
+
+def test_fits_see_waves_where_the_notes_name_the_multiprocessors():
+    block = FFN(4096, 14336)
+
+    def times(notes):
+        return (
+            MeasuredTable(
+                ORIGIN,
+                [
+                    Row(RowKey.of(FFN(4096, w), "prefill", n, 1, "bf16", "eager"), wave(w, n))
+                    for w in (2048, 4096, 14336)
+                    for n in (128, 256, 512, 1024, 2048)
+                ],
+                notes=notes,
+            )
+            .seconds(block, "prefill", 600, 1, "bf16")
+            .seconds
+        )
+
+    def wave(width, tokens):
+        tiles = -(-tokens // 128) * np.array([width // 64, 32])
+        return float(1e-5 + (-(-tiles // 132) * np.array([4096, width])).sum() * 1e-8)
+
+    assert times({"multiprocessors": 132}) == pytest.approx(wave(14336, 600))
+    assert times({}) != pytest.approx(wave(14336, 600), rel=0.01)
 
 
 def test_new_rows_are_seen_and_replace_old_ones(table):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 
 import pytest
@@ -13,7 +12,6 @@ from adaptive.core.cost import (
     BLOCKS,
     FFN,
     Attention,
-    Block,
     Conv2d,
     Embedding,
     Head,
@@ -22,69 +20,12 @@ from adaptive.core.cost import (
     Norm,
     Stack,
     VitBlock,
-    decoder,
     parse_block,
 )
+from adaptive.core.cost.models import MODELS
 from adaptive.core.errors import UserError
 
-VOCAB = 128_256
-
-# Llama-3.3-Nemotron-Super-49B and Llama-3.1-Nemotron-Ultra-253B, config.json on the Hugging Face
-# hub: KV heads and FFN width of each layer, 0 for a removed sub-block.
-SUPER_KV = "88888800888088888888888888888888888888888800000000008000000000000000000888888888"
-SUPER_FFN = (
-    "14336x1 28672x5 14336x2 28672x3 17920x1 28672x30 7168x1 14336x2 7168x1 28672x1 7168x1 "
-    "14336x1 7168x3 28672x1 7168x1 5632x2 7168x1 5632x3 7168x2 2816x2 5632x2 2816x2 5632x1 "
-    "2816x2 28672x9"
-)
-ULTRA_KV = (
-    "888888888000088888000000888000008888000888080000008888000008888000008888000008888000008888"
-    "008888008000000008000008808000000000000000000000000000000000088088888888"
-)
-ULTRA_FFN = (
-    "5376x1 10752x1 16128x6 21504x1 0x4 21504x3 53248x2 0x6 53248x3 0x5 53248x3 26624x1 0x3 "
-    "21504x4 53248x2 0x5 53248x4 0x5 53248x4 0x5 53248x4 0x5 53248x4 0x5 53248x1 37376x3 0x2 "
-    "32000x1 26624x6 0x1 26624x8 0x5 32000x1 53248x3 0x8 399360x1 0x8 425984x1 0x8 343040x1 0x5 "
-    "301056x1 21504x2 26624x1 0x1 26624x2 37376x1 53248x4 26624x1"
-)
-
-
-def widths(runs: str) -> list[int]:
-    pairs = (run.split("x") for run in runs.split())
-    return list(itertools.chain.from_iterable([int(w)] * int(n) for w, n in pairs))
-
-
-def model(hidden: int, heads: int, kv: list[int], ffn: list[int]) -> Stack:
-    layers: list[tuple[Block, Block]] = [
-        (Attention(hidden, heads, k, 128) if k else NoOp(), FFN(hidden, i) if i else NoOp())
-        for k, i in zip(kv, ffn, strict=True)
-    ]
-    return decoder(hidden, VOCAB, layers)
-
-
-LLAMA_8B = model(4096, 32, [8] * 32, [14336] * 32)
-LLAMA_70B = model(8192, 64, [8] * 80, [28672] * 80)
-
-
-@pytest.mark.parametrize(
-    ("stack", "params"),
-    [
-        pytest.param(LLAMA_8B, 8_030_261_248, id="Llama-3.1-8B"),
-        pytest.param(LLAMA_70B, 70_553_706_496, id="Llama-3.1-70B"),
-        pytest.param(
-            model(8192, 64, [int(k) for k in SUPER_KV], widths(SUPER_FFN)),
-            49_867_145_216,
-            id="Super-49B",
-        ),
-        pytest.param(
-            model(16384, 128, [int(k) for k in ULTRA_KV], widths(ULTRA_FFN)),
-            253_401_268_224,
-            id="Ultra-253B",
-        ),
-    ],
-)
-def test_parameters_of_published_models(stack, params):
-    assert stack.params() == params
+LLAMA_8B = MODELS["llama-3-8b"].stack()  # parameters of published models: test_models.py
 
 
 def test_vit_base_without_its_classifier():

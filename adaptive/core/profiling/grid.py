@@ -1,0 +1,80 @@
+"""Which blocks are measured at which sizes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptive.core.cost import Block
+from adaptive.core.cost.hf_config import decoder_from_config
+from adaptive.core.cost.models import MODELS, DecoderShape, VitShape, block_variants
+from adaptive.core.cost.table import Phase
+from adaptive.core.errors import UserError
+from adaptive.core.profiling.config import GridConfig, VariantsConfig
+
+
+@dataclass(frozen=True)
+class Request:
+    """A time that is wanted: of a block, in a phase, at a size; see ``hardware.Subject``."""
+
+    block: Block
+    phase: Phase
+    batch: int
+    length: int
+
+
+def model_shape(model: str) -> DecoderShape | VitShape:
+    """The shape of a published model, of ``zoo:NAME``, or of a Hugging Face directory.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    if model in MODELS:
+        return MODELS[model]
+    if model.startswith("zoo:"):
+        from adaptive import zoo
+
+        return decoder_from_config(zoo.path(model.removeprefix("zoo:")))
+    if Path(model).exists() or os.sep in model:
+        return decoder_from_config(model)
+    raise UserError(f"{MODELS.unknown(model)}, zoo:NAME, or a directory with a config.json")
+
+
+def blocks_of(shape: DecoderShape | VitShape, variants: VariantsConfig) -> list[Block]:
+    """Every distinct block to measure."""
+    if isinstance(shape, VitShape):
+        return [shape.block()]
+    blocks = block_variants(
+        shape,
+        variants.kv_heads,
+        variants.ffn_fractions,
+        variants.ffn_multiple,
+        variants.linear,
+    )
+    return list(dict.fromkeys(b.shard(n) for n in variants.tensor_parallel for b in blocks))
+
+
+def requests(blocks: Sequence[Block], grid: GridConfig, vision: bool) -> Iterator[Request]:
+    """Every size at which to measure every block, in the order of forwards that run together."""
+    if vision:
+        for tokens in grid.tokens:
+            for batch in grid.batches:
+                yield from (Request(block, "prefill", batch, tokens) for block in blocks)
+        return
+    pointwise = [block for block in blocks if block.pointwise]
+    attention = [block for block in blocks if not block.pointwise]
+    for batch in grid.batches:
+        for context in grid.contexts:
+            yield from (Request(block, "decode", batch, context - 1) for block in attention)
+        yield from (Request(block, "decode", batch, 0) for block in pointwise)
+    for prompt in grid.prompts:
+        for batch in grid.prefill_batches:
+            if batch * prompt <= grid.prefill_tokens:
+                yield from (Request(block, "prefill", batch, prompt) for block in blocks)
+    # Between those: what depends on the number of tokens alone, at every power of two.
+    tokens = 1
+    while tokens <= grid.prefill_tokens:
+        yield from (Request(block, "prefill", tokens, 1) for block in pointwise)
+        tokens *= 2

@@ -1,0 +1,120 @@
+"""The task `profile`: a table of measured times for a model's blocks."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adaptive.core.cost import MeasuredTable
+from adaptive.core.cost.models import VitShape
+from adaptive.core.engine import block_subject
+from adaptive.core.hardware import Clock, clock_for, default_table_path, profile
+from adaptive.core.profiling.config import ProfileConfig
+from adaptive.core.profiling.grid import blocks_of, model_shape, requests
+from adaptive.core.report import Report
+from adaptive.core.run import Stage, StageContext, say, to_plain
+from adaptive.core.run.environment import git_state
+
+
+def stages(config: ProfileConfig) -> list[Stage]:
+    """One stage that measures; an interrupted one goes on where it was."""
+    model_shape(config.model)  # refused before anything is measured
+    return [Stage("profile", lambda ctx: run(ctx, config), (), config)]
+
+
+def run(ctx: StageContext, config: ProfileConfig) -> None:
+    """Measures what the table lacks; writes it, its own cross-validation, and the page."""
+    clock = make_clock(config, ctx.device)
+    table = open_table(config, clock)
+    before = len(table)
+    skipped = measure(config, clock, table, ctx.track)
+    table.notes |= {"date": datetime.now(UTC).date().isoformat(), "commit": commit()}
+    table.save()
+    table.save(ctx.dir / "costs.csv")
+    check = table.cross_validate()
+    fits = [fit.describe() for fit in table.fits()]
+    say(f"[profile] {len(table)} rows in {table.path}\n{check}")
+    ctx.summary(
+        {
+            "device": table.origin.device,
+            "table": str(table.path),
+            "rows": len(table),
+            "rows.measured": len(table) - before,
+            "rows.skipped": skipped,
+            "interpolation.error.mean": check.mean,
+            "interpolation.error.worst": check.worst,
+        }
+    )
+    page = Report(f"Profile of {config.model}", f"{table.origin.device}, {config.dtype}")
+    page.numbers(
+        {
+            "rows": str(len(table)),
+            "interpolation error": f"{100 * check.mean:.1f} %",
+        },
+        {"interpolation error": "mean, each point left out in turn"},
+    )
+    page.section("Fitted models").text("\n\n".join(fits))
+    page.section("Rows").table(
+        [
+            {**row.key._asdict(), "seconds": f"{row.seconds:.4g}", "spread": f"{row.spread:.2%}"}
+            for row in table
+        ],
+        "Median seconds of a call, and half the interquartile range.",
+    )
+    page.code("Configuration", json.dumps(to_plain(config), indent=2))
+    page.save(ctx.dir / "report.html")
+
+
+def make_clock(config: ProfileConfig, device: str) -> Clock:
+    """The clock of the configured mode."""
+    auto = "graph" if device.startswith("cuda") else "eager"
+    return clock_for(device, auto if config.mode == "auto" else config.mode)
+
+
+def open_table(config: ProfileConfig, clock: Clock, force: bool = False) -> MeasuredTable:
+    """The table to read and extend, the user's by default."""
+    path = Path(config.table) if config.table else default_table_path(clock.origin)
+    if force and path.exists():
+        return MeasuredTable.load(path, clock.origin, force=True, mode=clock.mode)
+    return MeasuredTable.open(path, clock.origin, mode=clock.mode)
+
+
+def measure(config: ProfileConfig, clock: Clock, table: MeasuredTable, track: Any = None) -> int:
+    """Measures what the table lacks; returns how many sizes the device has no memory for."""
+    shape = model_shape(config.model)
+    vision = isinstance(shape, VitShape)
+    memory = clock.free_memory()
+    footprint = shape.stack().weight_bytes(config.dtype)
+    subjects, skipped = [], 0
+    for want in requests(blocks_of(shape, config.variants), config.workload, vision):
+        subject = block_subject(
+            want.block,
+            want.phase,
+            want.batch,
+            want.length,
+            config.dtype,
+            clock.device,
+            footprint / max(config.variants.tensor_parallel),
+        )
+        if subject.nbytes > memory:
+            skipped += 1
+        else:
+            subjects.append(subject)
+    profile(
+        subjects,
+        table,
+        clock,
+        target_spread=config.spread,
+        max_seconds=config.seconds,
+        memory=memory,
+        track=track,
+    )
+    return skipped
+
+
+def commit() -> str | None:
+    """The commit that measured, marked where the tree had changes."""
+    state = git_state()
+    return None if state is None else state["commit"] + ("-dirty" if state["dirty"] else "")

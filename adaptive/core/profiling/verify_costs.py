@@ -1,0 +1,208 @@
+"""The task `verify_costs`: random heterogeneous children, predicted and measured."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from adaptive.core.cost import MeasuredTable
+from adaptive.core.cost.models import DecoderShape, decoder_shape
+from adaptive.core.engine import Engine
+from adaptive.core.engine.memory import held_bytes, peak_bytes
+from adaptive.core.engine.verify import Component, Verifier, stride_of
+from adaptive.core.errors import UserError
+from adaptive.core.profiling.children import random_children
+from adaptive.core.profiling.config import VerifyCostsConfig
+from adaptive.core.profiling.grid import blocks_of, model_shape
+from adaptive.core.profiling.profile import commit, make_clock, measure, open_table
+from adaptive.core.report import Report, predicted_measured_plot
+from adaptive.core.run import Stage, StageContext, atomic_write_json, say, to_plain
+from adaptive.core.workload import Workload
+
+
+def stages(config: VerifyCostsConfig) -> list[Stage]:
+    """Measure the table's blocks, then children, then say how far off the sums are."""
+    decoder_shape(shape_of(config))
+    grid = [config.model, config.dtype, config.variants, config.workload, config.mode]
+    measured = [*grid, config.table, config.spread, config.seconds, config.force]
+    return [
+        Stage("costs", lambda ctx: costs(ctx, config), (), measured),
+        Stage("children", lambda ctx: children(ctx, config), ("costs",), [config]),
+        Stage("report", lambda ctx: report(ctx, config), ("costs", "children"), [config]),
+    ]
+
+
+def shape_of(config: VerifyCostsConfig) -> DecoderShape:
+    """The parent's shape; UserError where it generates nothing."""
+    shape = model_shape(config.model)
+    if not isinstance(shape, DecoderShape):
+        raise UserError(f"model={config.model} generates no text, verify_costs needs a decoder")
+    return shape
+
+
+def costs(ctx: StageContext, config: VerifyCostsConfig) -> None:
+    """Measures what the table lacks."""
+    clock = make_clock(config, ctx.device)
+    table = open_table(config, clock, force=config.force)
+    measure(config, clock, table, ctx.track)
+    table.save(ctx.dir / "costs.csv")
+    check = table.cross_validate()
+    say(f"[costs] {check}")
+    ctx.summary(
+        {
+            "device": table.origin.device,
+            "interpolation.error.mean": check.mean,
+            "table.rows": len(table),
+        }
+    )
+
+
+def children(ctx: StageContext, config: VerifyCostsConfig) -> None:
+    """Predicts and measures every child; one file a child, so that a killed run goes on."""
+    clock, shape = make_clock(config, ctx.device), shape_of(config)
+    table = MeasuredTable.load(
+        ctx.input("costs") / "costs.csv", mode=clock.mode, context_stride=stride_of(clock.device)
+    )
+    ask, dtype = config.children, config.dtype
+    pairs = clock.device == "cpu" if config.pairs is None else config.pairs
+    blocks = blocks_of(shape, config.variants)
+    stacks = random_children(shape, blocks, ask.count, ask.layers, ctx.seed)
+    parent = None
+    if pairs:
+        parent = Engine(random_children(shape, [], 1, ask.layers, ctx.seed)[0], dtype, clock.device)
+    verifier = Verifier(table, clock, dtype, ask.seconds, parent)
+    memory = clock.free_memory() / 0.7
+    for i, stack in enumerate(ctx.track(stacks, total=len(stacks), desc="children", unit="child")):
+        file = ctx.dir / f"child{i:03d}.json"
+        if file.exists():
+            continue
+        draw = random.Random(f"{ctx.seed} {i}")
+        engine = verifier.build(stack, Workload(1, 1))
+        found: list[dict[str, Any]] = []
+        for batch, length in decode_points(config, verifier, stack, memory, draw):
+            component = verifier.forward(engine, "decode", "decode", batch, length)
+            found.append(record(component, child=i, batch=batch, prompt=length, output=1))
+        if i < ask.generations:
+            work = workload_for(config, verifier, stack, memory, draw)
+            for component in verifier.generation(engine, work):
+                found.append(record(component, child=i, **work.to_json()))
+        del engine
+        atomic_write_json(file, found)
+
+
+def record(component: Component, **where: Any) -> dict[str, Any]:
+    """A component as a row of the results."""
+    return {**where, **asdict(component), "error": component.error}
+
+
+def decode_points(
+    config: VerifyCostsConfig, verifier: Verifier, stack: Any, memory: float, draw: random.Random
+) -> Iterator[tuple[int, int]]:
+    """(batch, cached tokens) of the decode steps, contexts drawn from those that fit the device."""
+    least, most = min(config.workload.contexts), max(config.workload.contexts)
+    stride = verifier.stride
+    for batch in config.children.batches:
+        fitting = [
+            context
+            for context in range(-(-least // stride) * stride, most + 1, stride)
+            if held_bytes(stack, Workload(batch, context), config.dtype, stride) < 0.9 * memory
+        ]
+        if not fitting:
+            raise UserError(
+                f"children.batches: batch {batch} of {least} tokens does not fit the device, "
+                "choose smaller batches or fewer children.layers"
+            )
+        yield batch, draw.choice(fitting) - 1
+
+
+def workload_for(
+    config: VerifyCostsConfig, verifier: Verifier, stack: Any, memory: float, draw: random.Random
+) -> Workload:
+    """A generation of random size that the table covers and the device has room for."""
+    ask, grid = config.children, config.workload
+    for _ in range(1000):
+        batch = draw.choice(ask.generate_batches)
+        prompts = [p for p in grid.prompts if p * batch <= grid.prefill_tokens]
+        if not prompts or batch not in grid.prefill_batches:
+            continue
+        low, high = max(ask.prompts[0], min(prompts)), min(ask.prompts[1], max(prompts))
+        if low > high:
+            continue
+        work = Workload(batch, draw.randint(low, high), draw.randint(*ask.outputs))
+        inside = work.seq_len <= max(grid.contexts) - verifier.stride
+        if inside and peak_bytes(stack, work, config.dtype, verifier.stride) < 0.9 * memory:
+            return work
+    raise UserError(
+        f"children.prompts={ask.prompts} and children.outputs={ask.outputs} lie outside of what "
+        "workload.prompts, contexts and prefill_tokens measure, or of the device's memory"
+    )
+
+
+def report(ctx: StageContext, config: VerifyCostsConfig) -> None:
+    """Errors in the summary, the measurements as one file, and the page."""
+    files = sorted(ctx.input("children").glob("child*.json"))
+    rows = [row for file in files for row in json.loads(file.read_text())]
+    atomic_write_json(ctx.dir / "measurements.json", rows)
+    kinds = {"decode": "decode", "generate": "generation", "memory": "memory"}
+    summary: dict[str, Any] = {"children": len(files), "commit": commit()}
+    page = Report(f"Costs of {config.model}", f"{config.dtype}, predicted against measured")
+    numbers: dict[str, str] = {}
+    for name, component in kinds.items():
+        errors = [abs(row["error"]) for row in rows if row["name"] == component]
+        if not errors:
+            continue
+        summary[f"{name}.error.mean"] = float(np.mean(errors))
+        summary[f"{name}.error.worst"] = float(np.max(errors))
+        signed = [row["error"] for row in rows if row["name"] == component]
+        summary[f"{name}.error.bias"] = float(np.mean(signed))
+        numbers[f"{name}: mean error"] = f"{100 * np.mean(errors):.2f} %"
+    say("[report] " + ", ".join(f"{name} {value}" for name, value in numbers.items()))
+    ctx.summary(summary)
+    page.numbers(numbers)
+    units = {"decode": ("ms", 1e3), "generation": ("s", 1.0), "memory": ("GiB", 2.0**-30)}
+    for component, (unit, scale) in units.items():
+        points = [
+            {
+                "name": f"child {row['child']}",
+                "predicted": scale * row["predicted"],
+                "measured": scale * row["measured"],
+            }
+            for row in rows
+            if row["name"] == component
+        ]
+        if points:
+            figure = predicted_measured_plot(points, unit=unit, band=0.03)
+            page.section(component.capitalize()).figure(figure, _caption(component, config))
+    page.section("Measurements").table([_shown(row) for row in rows])
+    page.code("Configuration", json.dumps(to_plain(config), indent=2))
+    page.save(ctx.dir / "report.html")
+
+
+def _caption(component: str, config: VerifyCostsConfig) -> str:
+    if component == "memory":
+        return "Most bytes that were allocated at any moment; on a CPU weights and caches."
+    return (
+        f"{config.children.count} random children of {config.model}; the prediction is the sum "
+        "over their blocks."
+    )
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    scale = 2.0**-30 if row["name"] == "memory" else 1e3
+    unit = "GiB" if row["name"] == "memory" else "ms"
+    return {
+        "child": str(row["child"]),
+        "what": row["name"],
+        "batch": str(row["batch"]),
+        "prompt or context": str(row["prompt"]),
+        "output": str(row["output"]),
+        "predicted": f"{scale * row['predicted']:.4g} {unit}",
+        "measured": f"{scale * row['measured']:.4g} {unit}",
+        "error": f"{100 * row['error']:+.2f} %",
+        "from": row["how"],
+    }
