@@ -15,16 +15,35 @@ from adaptive.core.cost.block import (
 )
 from adaptive.core.cost.crossval import CrossValidation
 from adaptive.core.cost.fit import Fit
+from adaptive.core.cost.footprint import Memory, fits, memory_of
+from adaptive.core.cost.hf_config import decoder_from_config
 from adaptive.core.cost.interpolate import Estimate
 from adaptive.core.cost.model import Analytic, CostModel, decode_contexts, model_cost
+from adaptive.core.cost.models import MODELS, DecoderShape, VitShape, block_variants, decoder_shape
+from adaptive.core.cost.parallel import AllReduce, TensorParallel, step_time
 from adaptive.core.cost.roofline import DeviceSpec, Roofline
 from adaptive.core.cost.rows import Origin, Row, RowKey
+from adaptive.core.cost.serving import Serving, Throughput
 from adaptive.core.cost.shapes import FFN, Attention, Embedding, Head, Linear, NoOp, Norm
 from adaptive.core.cost.stack import Composite, Stack, decoder
 from adaptive.core.cost.table import MeasuredTable
 from adaptive.core.cost.vision import Conv2d, VitBlock
 
 __all__ = [
+    "Throughput",
+    "Serving",
+    "step_time",
+    "TensorParallel",
+    "AllReduce",
+    "decoder_shape",
+    "block_variants",
+    "VitShape",
+    "DecoderShape",
+    "MODELS",
+    "decoder_from_config",
+    "memory_of",
+    "fits",
+    "Memory",
     "BLOCKS",
     "DTYPE_BYTES",
     "FFN",

@@ -81,7 +81,11 @@ class Block(ABC):
 
     @abstractmethod
     def inner_width(self) -> int:
-        """Peak number of live elements per token during an eager inference forward."""
+        """Most live elements per token during a forward; see ``activation_bytes``."""
+
+    def operand_width(self) -> int:
+        """How many of those are inputs of matrix products, which 8 bit formats reach."""
+        return 0
 
     def prefill_flops(self, batch: int, length: int) -> int:
         """FLOPs of a forward over [batch, length] tokens."""
@@ -116,13 +120,16 @@ class Block(ABC):
         return ()
 
     def activation_bytes(self, batch: int, length: int, dtype: str) -> float:
-        """Peak bytes of live activations of an eager forward without autograd.
+        """Most bytes of live activations in a forward without autograd.
 
-        Counts the residual input, the block's inner tensors and its output as a plain PyTorch
-        implementation keeps them, with fused attention (no ``length x length`` scores). Peaks of
-        consecutive blocks do not add up: the peak of a stack is the largest of them.
+        Counted as an engine (``core.engine``) keeps them, elementwise work fused: the residual
+        stream and what is still to be added to it, both before and after the sum; the norm's
+        output; the block's inner tensors. Attention is fused (no ``length x length`` scores).
+        Peaks of consecutive blocks do not add up: that of a stack is the largest of them.
         """
-        width = self.inner_width() * dtype_bytes(activation_dtype(dtype))
+        wide = dtype_bytes(activation_dtype(dtype))
+        narrow = min(dtype_bytes(dtype), wide)
+        width = self.inner_width() * wide - self.operand_width() * (wide - narrow)
         return self.computed_tokens(batch, length) * width
 
     def weights_read(self, tokens: int) -> int:

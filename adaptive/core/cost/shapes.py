@@ -103,12 +103,15 @@ class Attention(Block):
         return 2 * self.hidden
 
     def inner_width(self) -> int:
-        # The residual and its normed copy stay throughout. Decoders peak while the rotary embedding
-        # (four products and sums of eager code) turns the queries, or the keys where those are as
-        # wide; encoders when the heads' output joins queries, keys and values.
-        q, kv = self.q_width, self.kv_width
-        peak = max(4 * q + 2 * kv, 2 * q + 5 * kv) if self.cached else 2 * q + 2 * kv
-        return 2 * self.hidden + peak
+        # All projections, then rotated queries and keys and the heads' outputs beside them;
+        # encoders rotate nothing.
+        inner = 3 * self.q_width + 3 * self.kv_width
+        if not self.cached:
+            inner -= self.q_width + self.kv_width
+        return 4 * self.hidden + inner
+
+    def operand_width(self) -> int:
+        return self.hidden
 
     def _cut(self, degree: int) -> Self:
         heads, kv_heads = divide(self.heads, degree, "heads"), self.kv_heads
@@ -148,9 +151,11 @@ class FFN(Block):
         return 2 * self.hidden
 
     def inner_width(self) -> int:
-        # Residual and its normed copy; at the peak act(gate), up and their product live together
-        # (ungated: the pre-activation and the activation).
-        return 2 * self.hidden + (2 + self.gated) * self.intermediate
+        # The projections to the inner width while their product or activation is made.
+        return 4 * self.hidden + (2 + self.gated) * self.intermediate
+
+    def operand_width(self) -> int:
+        return self.hidden + self.intermediate
 
     def _cut(self, degree: int) -> Self:
         return replace(self, intermediate=divide(self.intermediate, degree, "intermediate"))
@@ -182,7 +187,10 @@ class Linear(Block):
         return self.inputs + self.outputs
 
     def inner_width(self) -> int:
-        return 2 * self.inputs + self.outputs
+        return 4 * self.inputs + self.outputs
+
+    def operand_width(self) -> int:
+        return self.inputs
 
     def _cut(self, degree: int) -> Self:
         return replace(self, outputs=divide(self.outputs, degree, "outputs"))
@@ -316,7 +324,7 @@ class Head(Block):
         return self.hidden + self.vocab
 
     def inner_width(self) -> int:
-        return 2 * self.hidden + self.vocab
+        return 4 * self.hidden + self.vocab
 
     def _cut(self, degree: int) -> Self:
         return replace(self, vocab=divide(self.vocab, degree, "vocab"))

@@ -77,6 +77,10 @@ class Composite(Block):
     def inner_width(self) -> int:
         return max((b.inner_width() for b in self.members()), default=0)
 
+    def operand_width(self) -> int:
+        widest = max(self.members(), key=lambda b: b.inner_width(), default=None)
+        return widest.operand_width() if widest else 0
+
 
 @dataclass(frozen=True)
 class Stack(Composite):

@@ -203,8 +203,7 @@ class Generation:
         device = engine.device
         graphs = device.type == "cuda"
         stride = CONTEXT_STRIDE if graphs else 1
-        # The last token is generated and not read again.
-        capacity = -(-(prompt + output - 1) // stride) * stride
+        capacity = -(-(prompt + output) // stride) * stride
         self.caches = engine.make_caches(batch, capacity)
         self.ids_BT = torch.zeros(batch, prompt, dtype=torch.int64, device=device)
         self.next_B = torch.zeros(batch, dtype=torch.int64, device=device)

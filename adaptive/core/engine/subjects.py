@@ -20,8 +20,8 @@ from adaptive.core.engine.engine import Engine, Rope
 from adaptive.core.engine.modules import TORCH_DTYPES, KVCache, Step, build
 from adaptive.core.hardware.profiler import Subject
 
-CHAIN = 10  # calls of one chain: copies beyond that would never be used
-CACHE_FLUSHES = 4  # how often the last-level cache must be filled anew before a block runs again
+WORKING_SET = 4e9  # bytes that pass before a copy runs again, many times the caches
+MAX_COPIES = 64
 
 
 def block_subject(
@@ -56,9 +56,7 @@ def block_subject(
     touched = (block.decode_bytes if decode else block.prefill_bytes)(batch, run[1], dtype)
     copies = 1
     if device.startswith("cuda"):
-        cache = torch.cuda.get_device_properties(device).L2_cache_size
-        wanted = min(footprint, CACHE_FLUSHES * cache)
-        copies = min(CHAIN, math.ceil(wanted / max(touched, 1)))
+        copies = min(MAX_COPIES, math.ceil(min(footprint, WORKING_SET) / max(touched, 1)))
     # Caches have room for every token, also where a sliding window looks at the last ones alone.
     room = batch * (length + 1) * block.kv_bytes_per_token(activation_dtype(dtype))
     # A tied head stores nothing in a model; alone it needs a matrix of its own.

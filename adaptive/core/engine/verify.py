@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
+from adaptive.core.cost.footprint import fits, memory_of
 from adaptive.core.cost.interpolate import Estimate, How, worst
 from adaptive.core.cost.stack import Stack
 from adaptive.core.cost.table import MeasuredTable, Phase
 from adaptive.core.engine.engine import CONTEXT_STRIDE, Engine, Generation
-from adaptive.core.engine.memory import held_bytes, peak_bytes
 from adaptive.core.engine.subjects import engine_call
-from adaptive.core.errors import UserError
 from adaptive.core.hardware.clock import Clock
 from adaptive.core.resource import format_quantity
 from adaptive.core.workload import Workload
@@ -98,21 +97,16 @@ def model_latency(table: MeasuredTable, stack: Stack, workload: Workload, dtype:
     return Estimate(seconds, worst(*(estimate.how for _, estimate in found)))
 
 
-def check_fits(need: float, device: str | torch.device, what: str) -> None:
+def check_fits(stack: Stack, workload: Workload, dtype: str, device: str) -> None:
     """Refuses, before anything is allocated, what the free memory of a GPU cannot hold.
 
     Raises:
         UserError: says by how many GiB.
     """
-    if torch.device(device).type != "cuda":
-        return
-    torch.cuda.empty_cache()  # what this process has freed counts as used until it is given back
-    free = torch.cuda.mem_get_info(device)[0]
-    if need > free:
-        raise UserError(
-            f"{what} needs {need / 2**30:.1f} GiB and the device has {free / 2**30:.1f} GiB free: "
-            f"{(need - free) / 2**30:.1f} GiB too many; lower the batch or the lengths"
-        )
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()  # what this process has freed counts as used until given back
+        free = torch.cuda.mem_get_info(device)[0]
+        fits(stack, workload, dtype, free, stride=stride_of(device))
 
 
 class Verifier:
@@ -142,9 +136,7 @@ class Verifier:
 
     def build(self, stack: Stack, workload: Workload) -> Engine:
         """An engine with random weights, if the device has room for it and the workload."""
-        what = f"batch {workload.batch} of {workload.seq_len} tokens"
-        need = peak_bytes(stack, workload, self.dtype, self.stride)
-        check_fits(need, self.clock.device, what)
+        check_fits(stack, workload, self.dtype, self.clock.device)
         return Engine(stack, self.dtype, self.clock.device)
 
     def forward(
@@ -191,16 +183,17 @@ class Verifier:
             ratio = statistics.median(times[0] / times[1] for times in rounds)
             promised = model_latency(self.table, self.reference.stack, workload, self.dtype)
             seconds = ratio * promised.seconds
+        need = memory_of(engine.stack, workload, self.dtype, stride=self.stride)
+        promised_bytes = need.total
         if cuda:
-            need = peak_bytes(engine.stack, workload, self.dtype, self.stride)
             held = torch.cuda.max_memory_allocated(engine.device) - before + weights
         else:  # which has no count of what lived: weights and caches alone
-            need = held_bytes(engine.stack, workload, self.dtype)
+            promised_bytes -= need.activations
             caches = generations[0].caches
             held = weights + sum(cache.nbytes for cache in caches if cache is not None)
         return [
             Component("generation", estimate.seconds, seconds, estimate.how),
-            Component("memory", need, float(held)),
+            Component("memory", promised_bytes, float(held)),
         ]
 
 

@@ -4,6 +4,7 @@ from adaptive.core.cost.roofline import DeviceSpec
 from adaptive.core.hardware.clock import MODES, Clock, CpuClock, CudaClock, clock_for
 from adaptive.core.hardware.detect import detect, device_name, measure_cpu
 from adaptive.core.hardware.device import DEVICES, match_device
+from adaptive.core.hardware.link import measure_all_reduce
 from adaptive.core.hardware.profiler import Subject, default_table_path, profile
 from adaptive.core.hardware.timing import Timing, Timings, round_robin
 
@@ -22,6 +23,7 @@ __all__ = [
     "detect",
     "device_name",
     "match_device",
+    "measure_all_reduce",
     "measure_cpu",
     "profile",
     "round_robin",

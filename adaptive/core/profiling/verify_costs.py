@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from adaptive.core.cost import MeasuredTable
+from adaptive.core.cost import MeasuredTable, Stack
+from adaptive.core.cost.footprint import memory_of
 from adaptive.core.cost.models import DecoderShape, decoder_shape
 from adaptive.core.engine import Engine
-from adaptive.core.engine.memory import held_bytes, peak_bytes
 from adaptive.core.engine.verify import Component, Verifier, stride_of
 from adaptive.core.errors import UserError
 from adaptive.core.profiling.children import random_children
@@ -101,7 +101,7 @@ def record(component: Component, **where: Any) -> dict[str, Any]:
 
 
 def decode_points(
-    config: VerifyCostsConfig, verifier: Verifier, stack: Any, memory: float, draw: random.Random
+    config: VerifyCostsConfig, verifier: Verifier, stack: Stack, memory: float, draw: random.Random
 ) -> Iterator[tuple[int, int]]:
     """(batch, cached tokens) of the decode steps, contexts drawn from those that fit the device."""
     least, most = min(config.workload.contexts), max(config.workload.contexts)
@@ -110,7 +110,7 @@ def decode_points(
         fitting = [
             context
             for context in range(-(-least // stride) * stride, most + 1, stride)
-            if held_bytes(stack, Workload(batch, context), config.dtype, stride) < 0.9 * memory
+            if _bytes(verifier, stack, Workload(batch, 1, context - 1)) < 0.9 * memory
         ]
         if not fitting:
             raise UserError(
@@ -120,8 +120,12 @@ def decode_points(
         yield batch, draw.choice(fitting) - 1
 
 
+def _bytes(verifier: Verifier, stack: Stack, workload: Workload) -> float:
+    return memory_of(stack, workload, verifier.dtype, stride=verifier.stride).total
+
+
 def workload_for(
-    config: VerifyCostsConfig, verifier: Verifier, stack: Any, memory: float, draw: random.Random
+    config: VerifyCostsConfig, verifier: Verifier, stack: Stack, memory: float, draw: random.Random
 ) -> Workload:
     """A generation of random size that the table covers and the device has room for."""
     ask, grid = config.children, config.workload
@@ -135,7 +139,7 @@ def workload_for(
             continue
         work = Workload(batch, draw.randint(low, high), draw.randint(*ask.outputs))
         inside = work.seq_len <= max(grid.contexts) - verifier.stride
-        if inside and peak_bytes(stack, work, config.dtype, verifier.stride) < 0.9 * memory:
+        if inside and _bytes(verifier, stack, work) < 0.9 * memory:
             return work
     raise UserError(
         f"children.prompts={ask.prompts} and children.outputs={ask.outputs} lie outside of what "

@@ -54,7 +54,7 @@ def test_what_does_not_fit_says_by_how_much():
         fits(PARENT, Workload(64, 2048, 2048), "fp8", 80e9, overhead_bytes=2 * GIB)
     memory = memory_of(PARENT, Workload(64, 2048, 2048), "fp8", overhead_bytes=2 * GIB)
     assert f"{(memory.total - 80e9) / GIB:.2f} GiB too much" in str(error.value)
-    assert "weights 67.7, KV cache 80.0, activations 25.0, overhead 2.0" in str(error.value)
+    assert "weights 67.7, KV cache 80.0, activations 24.5, overhead 2.0" in str(error.value)
     # 74.51 GiB less 69.66; each sequence takes 1.25 of cache and 0.39 of activations.
     assert "workload.batch=2 fits" in str(error.value)
     with pytest.raises(UserError, match="not even workload.batch=1 fits.*tensor_parallel"):

@@ -183,7 +183,12 @@ def pretended_gpu(monkeypatch):
     properties = SimpleNamespace(L2_cache_size=L2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     maker = subjects._maker
-    monkeypatch.setattr(subjects, "_maker", lambda *args: maker(*args[:-1], "meta"))
+
+    def on_meta(block, phase, batch, length, dtype, device):
+        assert device == "cuda"
+        return maker(block, phase, batch, length, dtype, "meta")
+
+    monkeypatch.setattr(subjects, "_maker", on_meta)
 
 
 def copies_of(call) -> int:
