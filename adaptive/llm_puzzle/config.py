@@ -98,10 +98,11 @@ class WorkloadConfig:
 class CostConfig:
     """Where latency comes from."""
 
-    # "measured" on this device, or "roofline": a lower bound, for planning where the device is not
+    # "measured" on this device; for a device that is not here "shipped", from the tables that come
+    # with the package, or "roofline", a lower bound
     model: str = "measured"
     mode: str = "auto"  # eager, graph (CUDA graph replay); auto: graph on CUDA, eager elsewhere
-    # published device (h100-sxm, ...) for the roofline; null: the run's own
+    # published device (h100-sxm, ...) of the shipped table or the roofline; null: the run's own
     hardware: str | None = None
     table: str | None = None  # CSV to read and extend; null: one per device and user
     refresh: bool = False  # measure again what the table already holds
@@ -183,7 +184,7 @@ class PuzzleConfig(TaskConfig):
         one_of("distill.init", self.distill.init, ("paper", "ridge"))
         one_of("score.metric", self.score.metric, ("kl", "lm_loss", "cosine"))
         one_of("score.granularity", self.score.granularity, ("block", "subblock"))
-        one_of("cost.model", self.cost.model, ("measured", "roofline"))
+        one_of("cost.model", self.cost.model, ("measured", "shipped", "roofline"))
         one_of("cost.mode", self.cost.mode, ("auto", "eager", "graph"))
         # AdamW overflows in float16 without loss scaling, which distillation does not do.
         one_of("dtype", self.dtype, ("float32", "bfloat16"))

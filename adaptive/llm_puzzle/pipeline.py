@@ -9,18 +9,16 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from adaptive.core import Budget, UserError, Workload, solve_best
-from adaptive.core.cost import MeasuredTable, Roofline
-from adaptive.core.hardware import detect
+from adaptive.core import UserError, Workload
 from adaptive.core.run import Stage, StageContext, atomic_write_json
-from adaptive.llm_puzzle import plan, report
+from adaptive.llm_puzzle import deploy, plan, report
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.checkpoint import save_child
 from adaptive.llm_puzzle.config import PuzzleConfig
@@ -29,16 +27,8 @@ from adaptive.llm_puzzle.distill import build_library
 from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.fingerprint import fingerprint, source_fingerprint
 from adaptive.llm_puzzle.gkd import distill_globally
-from adaptive.llm_puzzle.latency import (
-    make_clock,
-    measure_model,
-    measured_latency,
-    mode_of,
-    model_key,
-    open_table,
-    profile_space,
-)
 from adaptive.llm_puzzle.library import Library
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
 from adaptive.llm_puzzle.parent import (
     Parent,
     load_parent,
@@ -46,14 +36,9 @@ from adaptive.llm_puzzle.parent import (
     parent_directory,
     weight_files,
 )
-from adaptive.llm_puzzle.prices import Pricing, blocks_of
-from adaptive.llm_puzzle.realise import child_config, realise
-from adaptive.llm_puzzle.runtime import engine_of
-from adaptive.llm_puzzle.score import inversions, load_scores, score_library
-from adaptive.llm_puzzle.search import Found, baseline, latency_frontier, search
-from adaptive.llm_puzzle.shapes import DTYPES
+from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.score import inversions, score_library
 from adaptive.llm_puzzle.space import LayerSpace, search_space
-from adaptive.llm_puzzle.verify import measure_memory, measure_pair
 
 
 def stages(config: PuzzleConfig) -> list[Stage]:
@@ -61,7 +46,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     if config.plan_only:
         return plan.stages(config)
     run = Puzzle(config)
-    run.check_space()
+    _ = run.space  # refused before anything is computed
     identity = [run.parent_fingerprint, config.dtype]
     text = [config.data, *map(source_fingerprint, run.text_sources)]
     budget = [config.budget, config.search, config.workload, config.cost, config.verify.tighten]
@@ -70,7 +55,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
         # Costs come first: a budget that no child can meet is told in seconds, not after hours.
         Stage(
             "costs",
-            run.price,
+            partial(deploy.price, run),
             (),
             [identity, config.space, config.cost, config.workload, run.batch_sizes, config.device],
         ),
@@ -79,7 +64,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
         Stage("scores", run.score, ("calibration", "library"), [config.score]),
         Stage(
             "search",
-            run.search,
+            partial(deploy.search, run),
             ("scores", "costs"),
             [identity, config.score.metric, budget, config.baselines],
         ),
@@ -92,7 +77,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             )
             for name in children
         ),
-        Stage("verify", run.verify, ("search", "child"), [config.verify]),
+        Stage("verify", partial(deploy.verify, run), ("search", "child"), [config.verify]),
         Stage(
             "report",
             run.report,
@@ -115,10 +100,20 @@ class Puzzle:
         weights = weight_files(self.directory)
         return fingerprint([self.directory / "config.json", *weights, *tokenizer])
 
-    def check_space(self) -> None:
-        """Refuses a search space that does not fit the parent, before anything is computed."""
-        blocks = parent_config(self.directory).blocks
-        search_space(self.config.space, [BlockOption.from_config(entry) for entry in blocks])
+    @cached_property
+    def parent_config(self) -> PuzzleModelConfig:
+        """The parent's shape, which is known without its weights."""
+        return parent_config(self.directory)
+
+    @cached_property
+    def space(self) -> list[LayerSpace]:
+        """The options of every layer.
+
+        Raises:
+            UserError: the search space does not fit the parent.
+        """
+        blocks = [BlockOption.from_config(entry) for entry in self.parent_config.blocks]
+        return search_space(self.config.space, blocks)
 
     @property
     def text_sources(self) -> list[str]:
@@ -136,9 +131,6 @@ class Puzzle:
 
     def parent(self, device: str) -> Parent:
         return _load(self.config.parent, self.parent_fingerprint, device, self.config.dtype)
-
-    def space(self, parent: Parent) -> list[LayerSpace]:
-        return search_space(self.config.space, parent.blocks)
 
     # --- stages ---
 
@@ -183,7 +175,7 @@ class Puzzle:
     def build(self, ctx: StageContext) -> None:
         """Makes the block library."""
         parent, distill = self.parent(ctx.device), self.config.distill
-        space, library = self.space(parent), Library(ctx.dir)
+        space, library = self.space, Library(ctx.dir)
         build_library(
             parent.model,
             space,
@@ -211,7 +203,7 @@ class Puzzle:
         rows = _rows(ctx, "validation").first(config.tokens).to(parent.model.device)
         scores = score_library(
             parent.model,
-            self.space(parent),
+            self.space,
             Library(ctx.input("library")),
             rows,
             config,
@@ -222,102 +214,6 @@ class Puzzle:
         atomic_write_json(ctx.dir / "inversions.json", [asdict(inversion) for inversion in found])
         unusable = sum(int(np.isnan(s.values_AF[config.metric]).sum()) for s in scores)
         ctx.summary({"scores.inversions": len(found), "scores.not_finite": unusable})
-
-    def price(self, ctx: StageContext) -> None:
-        """Measures the latency of every option (or prepares the roofline)."""
-        parent, config = self.parent(ctx.device), self.config.cost
-        if config.model == "roofline":
-            atomic_write_json(ctx.dir / "device.json", {"name": config.hardware or ctx.device})
-            self._check_budget(parent, Roofline(detect(config.hardware or ctx.device)))
-            return
-        clock = make_clock(config, ctx.device)
-        table = open_table(config, clock)
-        known = MeasuredTable(table.origin, mode=table.mode) if config.refresh else table
-        before = len(known)
-        profile_space(
-            parent.model.config,
-            self.space(parent),
-            list(self.workloads.values()),
-            DTYPES[self.config.dtype],
-            known,
-            clock,
-            config,
-            track=ctx.track,
-        )
-        measured = len(known) - before
-        for row in known:
-            table.add(row)
-        table.save()
-        table.save(ctx.dir / "latency.csv")
-        self._check_budget(parent, table)
-        pricing = self._pricing(parent, table, next(iter(self.workloads)))
-        # Not in the summary: after a kill the second attempt measures fewer than the first would.
-        atomic_write_json(ctx.dir / "costs.json", {"measured": measured})
-        ctx.summary({"costs.additivity_error": pricing.additivity_error()})
-
-    def search(self, ctx: StageContext) -> None:
-        """Finds the child and the baselines' choices."""
-        config, parent = self.config, self.parent(ctx.device)
-        latency, user_table = self._latency_model(ctx)
-        scores = load_scores(ctx.input("scores"))
-        pricings = {b: self._pricing(parent, latency, b) for b in self.workloads}
-        problems = {b: p.problem(scores, config.score.metric) for b, p in pricings.items()}
-
-        checks: list[dict[str, float]] = []
-
-        def measure(batch: int, choice: np.ndarray) -> float:
-            assert user_table is not None
-            child = child_config(parent.model.config, blocks_of(pricings[batch].space, choice))
-            clock = make_clock(config.cost, ctx.device)
-            work, dtype = self.workloads[batch], DTYPES[config.dtype]
-            limit = config.verify.seconds / 3
-            measure_model(parent.model.config, child, work, dtype, user_table, clock, limit)
-            seconds = measured_latency(user_table, model_key(child), work, dtype)
-            predicted = problems[batch].total(choice)["latency"]
-            checks.append({"predicted": predicted, "measured": seconds})
-            return seconds
-
-        check = measure if user_table is not None else None
-        budget = Budget(config.budget.limits())
-        found = search(problems, budget, config.search, check, config.verify.tighten)
-        choices: dict[str, Any] = {"child": found.allocation.choice.tolist()}
-        reasons: dict[str, str | None] = {}
-        for name in config.baselines:
-            choice, reason = baseline(name, found, ctx.seed, check, config.verify.tighten)
-            choices[name] = None if choice is None else choice.tolist()
-            if choice is None:
-                reasons[f"baseline.{name}.reason"] = reason
-                reasons[f"baseline.{name}.loss"] = None
-        space = pricings[found.batch].space
-        blocks = {
-            name: None if c is None else [b.to_config() for b in blocks_of(space, np.array(c))]
-            for name, c in choices.items()
-        }
-        _save_found(ctx.dir, found, choices, blocks)
-        atomic_write_json(ctx.dir / "checks.json", checks)
-        rows = latency_frontier(found.problem, config.search.frontier, config.search, found.budget)
-        atomic_write_json(ctx.dir / "frontier.json", rows)
-        total, reference = found.allocation.cost, found.problem.reference_cost
-        metric = config.score.metric
-        ctx.summary(
-            {
-                "search.gap": found.allocation.gap,
-                "search.seconds": found.allocation.seconds,
-                "search.status": found.allocation.status,
-                "search.solver": found.allocation.solver,
-                "search.batch": found.batch,
-                "search.searches": max(1, len(found.promises)),
-                "latency.child.predicted": total["latency"],
-                "speedup.predicted": reference["latency"] / total["latency"],
-                "latency.is_bound": bool(latency.is_bound),
-                "memory.parent.predicted": reference["memory"],
-                "memory.child.predicted": total["memory"],
-                "child.score.predicted": found.allocation.loss,
-                "child.kl.predicted": found.allocation.loss if metric == "kl" else None,
-                "budget.met": found.met,
-                **reasons,
-            }
-        )
 
     def make_child(self, ctx: StageContext) -> None:
         """Realises a choice, distils it globally and says how good it is before and after."""
@@ -379,68 +275,9 @@ class Puzzle:
             "gkd.tokens": tokens,
         }
 
-    def verify(self, ctx: StageContext) -> None:
-        """Measures the child and its parent in turns."""
-        parent = self.parent(ctx.device)
-        child = load_parent(
-            str(ctx.input("child") / "model"), parent.model.device, parent.model.dtype
-        ).model
-        summary = _read(ctx.input("search") / "search.json")
-        work = self.workloads[summary["batch"]]
-        clock, dtype = make_clock(self.config.cost, ctx.device), DTYPES[self.config.dtype]
-        measured = measure_pair(
-            parent.model.config, child.config, work, dtype, clock, self.config.verify.seconds
-        )
-        predicted, reference = summary["allocation"]["cost"], summary["reference"]
-        # Relative to the parent on both sides: what the machine was busy with cancels. A roofline
-        # is a bound and has no error.
-        promised = reference["latency"] / predicted["latency"]
-        bound = self.config.cost.model == "roofline"
-        memory = measure_memory(engine_of(child), work)
-        result = {
-            "latency.parent": measured.parent,
-            "latency.child.measured": measured.child,
-            "speedup.measured": measured.speedup,
-            "latency.error": None if bound else measured.speedup / promised - 1,
-            "memory.child.measured": memory,
-            "memory.error": predicted["memory"] / memory - 1,
-            "verify.settled": measured.settled,
-        }
-        atomic_write_json(ctx.dir / "verify.json", result)
-        ctx.summary({name: value for name, value in result.items() if name != "verify.settled"})
-
     def report(self, ctx: StageContext) -> None:
         """Writes the page."""
         report.write(ctx, self.config)
-
-    # --- helpers ---
-
-    def _pricing(self, parent: Parent, latency: Any, batch: int) -> Pricing:
-        return Pricing(
-            parent.model.config,
-            self.space(parent),
-            self.workloads[batch],
-            latency,
-            DTYPES[self.config.dtype],
-        )
-
-    def _check_budget(self, parent: Parent, latency: Any) -> None:
-        """Raises where no child of the space meets the budget, whatever its quality."""
-        problems = {b: self._pricing(parent, latency, b).unscored() for b in self.workloads}
-        solve_best(problems, Budget(self.config.budget.limits()), solver="lagrangian")
-
-    def _latency_model(self, ctx: StageContext) -> tuple[Any, MeasuredTable | None]:
-        """The cost model of latency, and the table that further measurements are added to."""
-        cost = self.config.cost
-        if cost.model == "roofline":
-            return Roofline(detect(cost.hardware or ctx.device)), None
-        run_table = MeasuredTable.load(
-            ctx.input("costs") / "latency.csv", mode=mode_of(cost, ctx.device)
-        )
-        table = open_table(cost, make_clock(cost, ctx.device))
-        for row in run_table:  # what this run measured stands, whatever became of the user's table
-            table.add(row)
-        return run_table, table
 
 
 @lru_cache(maxsize=1)
@@ -455,22 +292,3 @@ def _rows(ctx: StageContext, name: str) -> Rows:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _save_found(
-    directory: Path, found: Found, choices: dict[str, Any], blocks: dict[str, Any]
-) -> None:
-    atomic_write_json(directory / "problem.json", found.problem.to_json())
-    atomic_write_json(directory / "architectures.json", blocks)
-    atomic_write_json(
-        directory / "search.json",
-        {
-            "batch": found.batch,
-            "budget": found.budget.to_json(),
-            "limits": found.limits.to_json(),
-            "allocation": found.allocation.to_json(),
-            "reference": dict(found.problem.reference_cost),
-            "promises": found.promises,
-            "choices": choices,
-        },
-    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptive.core import Budget, UserError, Workload, format_quantity
-from adaptive.core.cost import Roofline
+from adaptive.core.cost import CostModel, Roofline, shipped_table
 from adaptive.core.hardware import detect
 from adaptive.core.report import Report, frontier_plot
 from adaptive.core.run import Stage, StageContext, atomic_write_json, atomic_write_text, say
@@ -41,11 +41,15 @@ def plan(ctx: StageContext, config: PuzzleConfig) -> None:
     space = search_space(config.space, blocks)
     work = config.workload
     device = detect(config.cost.hardware or ctx.device)
+    shipped = config.cost.model == "shipped"
+    latency: CostModel = shipped_table(device.name) if shipped else Roofline(device)
+    kind = "sum of measured blocks" if shipped else BOUND
+    suffix = "predicted" if shipped else "bound"
     pricing = Pricing(
         model,
         space,
         Workload(work.batch, work.prompt, work.output),
-        Roofline(device),
+        latency,
         DTYPES.get(config.dtype, config.dtype),
     )
     fixed = pricing.fixed()
@@ -68,11 +72,11 @@ def plan(ctx: StageContext, config: PuzzleConfig) -> None:
         "parent.params": int(whole["params"]),
         "parent.memory": whole["memory"],
         "parent.flops": whole["flops"],
-        "latency.parent.bound": whole["latency"],
-        "throughput.parent.bound": tokens / whole["latency"],
+        f"latency.parent.{suffix}": whole["latency"],
+        f"throughput.parent.{suffix}": tokens / whole["latency"],
         "smallest.params": int(least["params"]),
         "smallest.memory": least["memory"],
-        "smallest.latency.bound": least["latency"],
+        f"smallest.latency.{suffix}": least["latency"],
     }
     page = Report(f"Plan: {config.name}", f"{config.parent} on {device.name}")
     page.numbers(
@@ -81,12 +85,12 @@ def plan(ctx: StageContext, config: PuzzleConfig) -> None:
             "memory": format_quantity(whole["memory"], "memory"),
             "latency": format_quantity(whole["latency"], "latency"),
         },
-        {"memory": "weights and KV cache", "latency": BOUND},
+        {"memory": "weights and KV cache", "latency": kind},
     )
     page.section("Options of a layer").table(
         [_shown(row) for row in rows],
         f"Each option of one layer at batch {work.batch}, {work.prompt} tokens in and "
-        f"{work.output} out. Latency is a {BOUND}.",
+        f"{work.output} out. Latency is a {kind}.",
     )
     if config.score.path is None:
         refusal = missing_scores(config)
@@ -99,7 +103,7 @@ def plan(ctx: StageContext, config: PuzzleConfig) -> None:
         found = latency_frontier(problem, config.search.frontier, config.search, budget)
         atomic_write_json(ctx.dir / "frontier.json", found)
         points = [(1e3 * row["latency"], row["loss"]) for row in found if "loss" in row]
-        figure = frontier_plot(points, x=f"latency (ms), {BOUND}", y=config.score.metric)
+        figure = frontier_plot(points, x=f"latency (ms), {kind}", y=config.score.metric)
         page.section("Frontier").figure(figure, "Optimal loss at each latency.")
         summary["frontier"] = f"{len(points)} points in frontier.json"
     ctx.summary(summary)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -80,30 +82,38 @@ class Pricing:
         return _add(*(self._cost(half) for half in halves))
 
     def fixed(self) -> dict[str, float]:
-        """Cost of what no choice changes.
-
-        With measured latencies this includes what the parent takes beyond the sum of its parts
-        (calls, allocation): a child, which is called in the same way, takes that as well.
-        """
+        """Cost of what no choice changes: embedding, final norm and head."""
         whole = stack(self.config)
-        ends = _add(*(self._cost(part) for part in (whole.blocks[0], whole.blocks[-1])))
-        if isinstance(self.latency, MeasuredTable):
-            parts = sum(self.block_cost(layer.parent)["latency"] for layer in self.space)
-            measured = self.latency.latency(model_key(self.config), self.workload, self.dtype)
-            ends["latency"] = measured.seconds - parts
-        return ends
+        return _add(*(self._cost(part) for part in (whole.blocks[0], whole.blocks[-1])))
+
+    @cached_property
+    def scale(self) -> float:
+        """What the whole parent takes over the sum of its parts, where it was measured.
+
+        The same factor is on every block, so the reference is the measured parent. (The excess as
+        a fixed cost, positive or negative, would not shrink with the child.)
+        """
+        if not isinstance(self.latency, MeasuredTable):
+            return 1.0
+        try:
+            whole = self.latency.latency(model_key(self.config), self.workload, self.dtype)
+        except UserError:  # a table without this parent in one piece
+            return 1.0
+        parts = Counter(stack(self.config).parts())
+        latencies = {part: self._latency(part)["latency"] for part in parts}
+        return whole.seconds / sum(count * latencies[part] for part, count in parts.items())
 
     def additivity_error(self) -> float:
         """Sum of the parent's measured parts over the measured whole, minus one."""
-        assert isinstance(self.latency, MeasuredTable)
-        whole = stack(self.config)
-        parts = sum(self._cost(part)["latency"] for part in whole.blocks)
-        measured = self.latency.latency(model_key(self.config), self.workload, self.dtype)
-        return parts / measured.seconds - 1
+        return 1 / self.scale - 1
+
+    def _latency(self, block: Block) -> dict[str, float]:
+        return self.latency.cost(block, self.workload, self.dtype)
 
     def _cost(self, block: Block) -> dict[str, float]:
         counts = Analytic().cost(block, self.workload, self.dtype)
-        return {**self.latency.cost(block, self.workload, self.dtype), **counts}
+        latency = {name: self.scale * value for name, value in self._latency(block).items()}
+        return {**latency, **counts}
 
 
 def _add(*costs: dict[str, float]) -> dict[str, float]:

@@ -25,6 +25,7 @@ from adaptive.core.cost.roofline import DeviceSpec, Roofline
 from adaptive.core.cost.rows import Origin, Row, RowKey
 from adaptive.core.cost.serving import Serving, Throughput
 from adaptive.core.cost.shapes import FFN, Attention, Embedding, Head, Linear, NoOp, Norm
+from adaptive.core.cost.shipped import shipped_devices, shipped_table
 from adaptive.core.cost.stack import Composite, Stack, decoder
 from adaptive.core.cost.table import MeasuredTable
 from adaptive.core.cost.vision import Conv2d, VitBlock
@@ -75,4 +76,6 @@ __all__ = [
     "dtype_bytes",
     "model_cost",
     "parse_block",
+    "shipped_devices",
+    "shipped_table",
 ]

@@ -54,14 +54,16 @@ def block_subject(
         run = ("prefill", 1)
     decode = run[0] == "decode"
     touched = (block.decode_bytes if decode else block.prefill_bytes)(batch, run[1], dtype)
-    copies = 1
-    if device.startswith("cuda"):
-        copies = min(MAX_COPIES, math.ceil(min(footprint, WORKING_SET) / max(touched, 1)))
     # Caches have room for every token, also where a sliding window looks at the last ones alone.
     room = batch * (length + 1) * block.kv_bytes_per_token(activation_dtype(dtype))
     # A tied head stores nothing in a model; alone it needs a matrix of its own.
     alone = block.weights_read(1) * dtype_bytes(block.weight_dtype(dtype))
     held = max(block.weight_bytes(dtype), alone) + room
+    copies = 1
+    if device.startswith("cuda"):
+        # What is held counts where little of it is touched: 64 tables of embeddings fill a GPU.
+        copies = math.ceil(min(footprint, WORKING_SET) / max(touched, held, 1))
+        copies = min(MAX_COPIES, copies)
     nbytes = copies * held + block.activation_bytes(batch, 1 if decode else run[1], dtype)
 
     def make() -> Callable[[], Any]:

@@ -1,0 +1,222 @@
+"""The stages that know the hardware: prices of the options, search, verification."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adaptive.core import Budget, solve_best
+from adaptive.core.cost import CostModel, MeasuredTable, Roofline, shipped_table
+from adaptive.core.hardware import detect
+from adaptive.core.run import StageContext, atomic_write_json
+from adaptive.llm_puzzle.config import CostConfig
+from adaptive.llm_puzzle.latency import (
+    make_clock,
+    measure_model,
+    measured_latency,
+    mode_of,
+    model_key,
+    open_table,
+    profile_space,
+)
+from adaptive.llm_puzzle.parent import load_parent
+from adaptive.llm_puzzle.prices import Pricing, blocks_of
+from adaptive.llm_puzzle.realise import child_config
+from adaptive.llm_puzzle.runtime import engine_of
+from adaptive.llm_puzzle.score import load_scores
+from adaptive.llm_puzzle.search import Found, baseline, latency_frontier
+from adaptive.llm_puzzle.search import search as search_child
+from adaptive.llm_puzzle.shapes import DTYPES
+from adaptive.llm_puzzle.verify import measure_memory, measure_pair
+
+if TYPE_CHECKING:
+    from adaptive.llm_puzzle.pipeline import Puzzle
+
+
+def latency_of_another_device(config: CostConfig, device: str) -> CostModel:
+    """Latencies that are not measured here: a bound, or a table that comes with the package.
+
+    Args:
+        config: its ``hardware`` names the device; None is the run's own.
+        device: of the run.
+    """
+    name = config.hardware or detect(device).name
+    if config.model == "shipped":
+        return shipped_table(name, mode=config.mode if config.mode != "auto" else "graph")
+    return Roofline(detect(name))
+
+
+def price(run: Puzzle, ctx: StageContext) -> None:
+    """Measures the latency of every option, or makes sure that it is known from elsewhere."""
+    config = run.config.cost
+    if config.model != "measured":
+        _check_budget(run, latency_of_another_device(config, ctx.device))
+        name = config.hardware or detect(ctx.device).name
+        atomic_write_json(ctx.dir / "device.json", {"name": name})
+        return
+    clock = make_clock(config, ctx.device)
+    table = open_table(config, clock)
+    known = MeasuredTable(table.origin, mode=table.mode) if config.refresh else table
+    before = len(known)
+    profile_space(
+        run.parent_config,
+        run.space,
+        list(run.workloads.values()),
+        DTYPES[run.config.dtype],
+        known,
+        clock,
+        config,
+        track=ctx.track,
+    )
+    measured = len(known) - before
+    for row in known:
+        table.add(row)
+    table.save()
+    table.save(ctx.dir / "latency.csv")
+    _check_budget(run, table)
+    pricing = _pricing(run, table, next(iter(run.workloads)))
+    # Not in the summary: after a kill the second attempt measures fewer than the first would.
+    atomic_write_json(ctx.dir / "costs.json", {"measured": measured})
+    ctx.summary({"costs.additivity_error": pricing.additivity_error()})
+
+
+def search(run: Puzzle, ctx: StageContext) -> None:
+    """Finds the child and the baselines' choices."""
+    config, parent = run.config, run.parent_config
+    latency, user_table = _latency_model(run, ctx)
+    scores = load_scores(ctx.input("scores"))
+    pricings = {b: _pricing(run, latency, b) for b in run.workloads}
+    problems = {b: p.problem(scores, config.score.metric) for b, p in pricings.items()}
+
+    checks: list[dict[str, float]] = []
+
+    def measure(batch: int, choice: np.ndarray) -> float:
+        assert user_table is not None
+        child = child_config(parent, blocks_of(pricings[batch].space, choice))
+        clock = make_clock(config.cost, ctx.device)
+        work, dtype = run.workloads[batch], DTYPES[config.dtype]
+        limit = config.verify.seconds / 3
+        measure_model(parent, child, work, dtype, user_table, clock, limit)
+        seconds = measured_latency(user_table, model_key(child), work, dtype)
+        predicted = problems[batch].total(choice)["latency"]
+        checks.append({"predicted": predicted, "measured": seconds})
+        return seconds
+
+    check = measure if user_table is not None else None
+    budget = Budget(config.budget.limits())
+    found = search_child(problems, budget, config.search, check, config.verify.tighten)
+    choices: dict[str, Any] = {"child": found.allocation.choice.tolist()}
+    reasons: dict[str, str | None] = {}
+    for name in config.baselines:
+        choice, reason = baseline(name, found, ctx.seed, check, config.verify.tighten)
+        choices[name] = None if choice is None else choice.tolist()
+        if choice is None:
+            reasons[f"baseline.{name}.reason"] = reason
+            reasons[f"baseline.{name}.loss"] = None
+    space = pricings[found.batch].space
+    blocks = {
+        name: None if c is None else [b.to_config() for b in blocks_of(space, np.array(c))]
+        for name, c in choices.items()
+    }
+    _save_found(ctx.dir, found, choices, blocks)
+    atomic_write_json(ctx.dir / "checks.json", checks)
+    rows = latency_frontier(found.problem, config.search.frontier, config.search, found.budget)
+    atomic_write_json(ctx.dir / "frontier.json", rows)
+    total, reference = found.allocation.cost, found.problem.reference_cost
+    metric = config.score.metric
+    ctx.summary(
+        {
+            "search.gap": found.allocation.gap,
+            "search.seconds": found.allocation.seconds,
+            "search.status": found.allocation.status,
+            "search.solver": found.allocation.solver,
+            "search.batch": found.batch,
+            "search.searches": max(1, len(found.promises)),
+            "latency.child.predicted": total["latency"],
+            "speedup.predicted": reference["latency"] / total["latency"],
+            "latency.is_bound": bool(latency.is_bound),
+            "memory.parent.predicted": reference["memory"],
+            "memory.child.predicted": total["memory"],
+            "child.score.predicted": found.allocation.loss,
+            "child.kl.predicted": found.allocation.loss if metric == "kl" else None,
+            "budget.met": found.met,
+            **reasons,
+        }
+    )
+
+
+def verify(run: Puzzle, ctx: StageContext) -> None:
+    """Measures the child and its parent in turns."""
+    device, config = ctx.device, run.config
+    directory = str(ctx.input("child") / "model")
+    parent = run.parent(device).model
+    child = load_parent(directory, parent.device, parent.dtype).model
+    found = json.loads((ctx.input("search") / "search.json").read_text(encoding="utf-8"))
+    work, dtype = run.workloads[found["batch"]], DTYPES[config.dtype]
+    clock = make_clock(config.cost, device)
+    measured = measure_pair(
+        run.parent_config, child.config, work, dtype, clock, config.verify.seconds
+    )
+    predicted, reference = found["allocation"]["cost"], found["reference"]
+    # Relative to the parent on both sides: what the machine was busy with cancels. A bound has no
+    # error, and what was promised for another device cannot be held against this one.
+    promised = reference["latency"] / predicted["latency"]
+    elsewhere = config.cost.hardware not in (None, detect(device).name)
+    comparable = config.cost.model != "roofline" and not elsewhere
+    memory = measure_memory(engine_of(child), work)
+    result = {
+        "latency.parent": measured.parent,
+        "latency.child.measured": measured.child,
+        "speedup.measured": measured.speedup,
+        "latency.error": measured.speedup / promised - 1 if comparable else None,
+        "memory.child.measured": memory,
+        "memory.error": predicted["memory"] / memory - 1,
+    }
+    atomic_write_json(ctx.dir / "verify.json", {**result, "verify.settled": measured.settled})
+    ctx.summary(result)
+
+
+def _pricing(run: Puzzle, latency: CostModel, batch: int) -> Pricing:
+    dtype = DTYPES[run.config.dtype]
+    return Pricing(run.parent_config, run.space, run.workloads[batch], latency, dtype)
+
+
+def _check_budget(run: Puzzle, latency: CostModel) -> None:
+    """Raises where no child of the space meets the budget, whatever its quality."""
+    problems = {b: _pricing(run, latency, b).unscored() for b in run.workloads}
+    solve_best(problems, Budget(run.config.budget.limits()), solver="lagrangian")
+
+
+def _latency_model(run: Puzzle, ctx: StageContext) -> tuple[CostModel, MeasuredTable | None]:
+    """The cost model of latency, and the table that further measurements are added to."""
+    cost = run.config.cost
+    if cost.model != "measured":
+        return latency_of_another_device(cost, ctx.device), None
+    file = ctx.input("costs") / "latency.csv"
+    run_table = MeasuredTable.load(file, mode=mode_of(cost, ctx.device))
+    table = open_table(cost, make_clock(cost, ctx.device))
+    for row in run_table:  # what this run measured stands, whatever became of the user's table
+        table.add(row)
+    return run_table, table
+
+
+def _save_found(
+    directory: Path, found: Found, choices: dict[str, Any], blocks: dict[str, Any]
+) -> None:
+    atomic_write_json(directory / "problem.json", found.problem.to_json())
+    atomic_write_json(directory / "architectures.json", blocks)
+    atomic_write_json(
+        directory / "search.json",
+        {
+            "batch": found.batch,
+            "budget": found.budget.to_json(),
+            "limits": found.limits.to_json(),
+            "allocation": found.allocation.to_json(),
+            "reference": dict(found.problem.reference_cost),
+            "promises": found.promises,
+            "choices": choices,
+        },
+    )
