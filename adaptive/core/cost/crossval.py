@@ -66,6 +66,10 @@ class CrossValidation:
         """Mean error by axis, and by "AXIS, whole" where whole values were left out."""
         return self._by(lambda h: f"{h.axis}, whole" if h.whole else h.axis, self.held)
 
+    def along(self, *axes: str) -> float:
+        """Mean error of points left out alone along some axes; NaN where there are none."""
+        return _mean(h for h in self.held if h.axis in axes and not h.whole)
+
     @property
     def by_kind(self) -> dict[str, float]:
         """Mean error of points left out alone, by kind of block and phase."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +15,11 @@ from adaptive.core.cost.table import MeasuredTable, Phase
 from adaptive.core.engine.engine import CONTEXT_STRIDE, Engine, Generation
 from adaptive.core.engine.subjects import engine_call
 from adaptive.core.hardware.clock import Clock
+from adaptive.core.hardware.timing import round_robin
 from adaptive.core.resource import format_quantity
 from adaptive.core.workload import Workload
 
-GENERATIONS = {"cuda": 3, "cpu": 5}  # runs of which the median is taken
+GENERATION_SECONDS = 5  # times as long as a step may whole generations be measured
 
 
 @dataclass(frozen=True)
@@ -168,28 +168,34 @@ class Verifier:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(engine.device)
             before = torch.cuda.memory_allocated(engine.device)
-        generations = [Generation(engine, workload.batch, workload.prompt, workload.output)]
+        sizes = workload.batch, workload.prompt, workload.output
+        generations = {"it": Generation(engine, *sizes)}
         if self.reference is not None:
-            generations.append(
-                Generation(self.reference, workload.batch, workload.prompt, workload.output)
-            )
+            generations["reference"] = Generation(self.reference, *sizes)
+
+        def measure(order: Sequence[str]) -> dict[str, float]:
+            return {name: _seconds(generations[name], self.clock.now) for name in order}
+
         with self.clock.quiet():
-            rounds = [
-                [_seconds(g, self.clock.now) for g in generations]
-                for _ in range(GENERATIONS[engine.device.type])
-            ]
-        seconds = statistics.median(times[0] for times in rounds)
+            measure(list(generations))  # warms up
+            timings = round_robin(
+                generations,
+                measure,
+                target_spread=0.003,
+                max_seconds=GENERATION_SECONDS * self.seconds,
+                min_rounds=3,
+            )
+        seconds = timings["it"].median
         if self.reference is not None:
-            ratio = statistics.median(times[0] / times[1] for times in rounds)
             promised = model_latency(self.table, self.reference.stack, workload, self.dtype)
-            seconds = ratio * promised.seconds
+            seconds = timings.ratio("it", "reference").median * promised.seconds
         need = memory_of(engine.stack, workload, self.dtype, stride=self.stride)
         promised_bytes = need.total
         if cuda:
             held = torch.cuda.max_memory_allocated(engine.device) - before + weights
         else:  # which has no count of what lived: weights and caches alone
             promised_bytes -= need.activations
-            caches = generations[0].caches
+            caches = generations["it"].caches
             held = weights + sum(cache.nbytes for cache in caches if cache is not None)
         return [
             Component("generation", estimate.seconds, seconds, estimate.how),

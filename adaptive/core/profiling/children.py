@@ -29,15 +29,27 @@ def random_children(
     removed: list[Block] = [NoOp(), *(b for b in blocks if isinstance(b, Linear))]
     attention: list[Block] = [*(b for b in blocks if isinstance(b, Attention)), *removed]
     ffn: list[Block] = [*(b for b in blocks if isinstance(b, FFN)), *removed]
-    own = shape.stack().blocks[1:-1]
     children = []
     for _ in range(count):
         kept = draw.uniform(0.0, 0.9)
-        chosen = []
-        for layer in range(layers or shape.layers):
-            at = 2 * (layer % shape.layers)
-            first = own[at] if draw.random() < kept else draw.choice(attention)
-            second = own[at + 1] if draw.random() < kept else draw.choice(ffn)
-            chosen.append((first, second))
+        chosen = [
+            (
+                a if draw.random() < kept else draw.choice(attention),
+                f if draw.random() < kept else draw.choice(ffn),
+            )
+            for a, f in own_layers(shape, layers)
+        ]
         children.append(decoder(shape.hidden, shape.vocab, chosen, tied=shape.tied))
     return children
+
+
+def parent(shape: DecoderShape, layers: int | None) -> Stack:
+    """The parent itself, with as many layers as its children."""
+    return decoder(shape.hidden, shape.vocab, own_layers(shape, layers), tied=shape.tied)
+
+
+def own_layers(shape: DecoderShape, layers: int | None) -> list[tuple[Block, Block]]:
+    """The parent's (attention, FFN) of each layer, from the first again where it has too few."""
+    own = shape.stack().blocks[1:-1]
+    pairs = list(zip(own[::2], own[1::2], strict=True))
+    return [pairs[i % len(pairs)] for i in range(layers or len(pairs))]

@@ -30,10 +30,13 @@ class GridConfig:
 
     batches: list[int] = field(default_factory=lambda: [1, 4, 16, 64, 256])  # of decode steps
     # tokens that a decode step attends to, the new one included
-    contexts: list[int] = field(default_factory=lambda: [128, 512, 1024, 2048, 8192, 32768])
-    prompts: list[int] = field(default_factory=lambda: [128, 512, 2048, 8192])
+    contexts: list[int] = field(
+        default_factory=lambda: [128, 512, 1024, 2048, 4096, 8192, 16384, 32768]
+    )
+    # some off the powers of two: kernels work in tiles, and steps show between their multiples
+    prompts: list[int] = field(default_factory=lambda: [128, 300, 512, 1300, 2048, 8192])
     prefill_batches: list[int] = field(default_factory=lambda: [1, 4, 16, 64])
-    prefill_tokens: int = 16_384  # batch x prompt of the largest prefill
+    prefill_tokens: int = 32_768  # batch x prompt of the largest prefill
     # of vision models: tokens (patches) of an image
     tokens: list[int] = field(
         default_factory=lambda: [49, 64, 100, 144, 196, 256, 324, 400, 484, 576]

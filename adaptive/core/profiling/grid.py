@@ -73,8 +73,7 @@ def requests(blocks: Sequence[Block], grid: GridConfig, vision: bool) -> Iterato
         for batch in grid.prefill_batches:
             if batch * prompt <= grid.prefill_tokens:
                 yield from (Request(block, "prefill", batch, prompt) for block in blocks)
-    # Between those: what depends on the number of tokens alone, at every power of two.
-    tokens = 1
-    while tokens <= grid.prefill_tokens:
-        yield from (Request(block, "prefill", tokens, 1) for block in pointwise)
-        tokens *= 2
+    # Between those: what depends on the number of tokens alone, at powers of two and half-way.
+    for tokens in sorted({n * 2**i for n in (2, 3) for i in range(30)} | {1}):
+        if tokens <= grid.prefill_tokens:
+            yield from (Request(block, "prefill", tokens, 1) for block in pointwise)

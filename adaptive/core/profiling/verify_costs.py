@@ -16,10 +16,16 @@ from adaptive.core.cost.models import DecoderShape, decoder_shape
 from adaptive.core.engine import Engine
 from adaptive.core.engine.verify import Component, Verifier, stride_of
 from adaptive.core.errors import UserError
-from adaptive.core.profiling.children import random_children
+from adaptive.core.profiling.children import parent, random_children
 from adaptive.core.profiling.config import VerifyCostsConfig
 from adaptive.core.profiling.grid import blocks_of, model_shape
-from adaptive.core.profiling.profile import commit, make_clock, measure, open_table
+from adaptive.core.profiling.profile import (
+    commit,
+    interpolation_errors,
+    make_clock,
+    measure,
+    open_table,
+)
 from adaptive.core.report import Report, predicted_measured_plot
 from adaptive.core.run import Stage, StageContext, atomic_write_json, say, to_plain
 from adaptive.core.workload import Workload
@@ -56,7 +62,7 @@ def costs(ctx: StageContext, config: VerifyCostsConfig) -> None:
     ctx.summary(
         {
             "device": table.origin.device,
-            "interpolation.error.mean": check.mean,
+            **interpolation_errors(check),
             "table.rows": len(table),
         }
     )
@@ -72,10 +78,8 @@ def children(ctx: StageContext, config: VerifyCostsConfig) -> None:
     pairs = clock.device == "cpu" if config.pairs is None else config.pairs
     blocks = blocks_of(shape, config.variants)
     stacks = random_children(shape, blocks, ask.count, ask.layers, ctx.seed)
-    parent = None
-    if pairs:
-        parent = Engine(random_children(shape, [], 1, ask.layers, ctx.seed)[0], dtype, clock.device)
-    verifier = Verifier(table, clock, dtype, ask.seconds, parent)
+    reference = Engine(parent(shape, ask.layers), dtype, clock.device) if pairs else None
+    verifier = Verifier(table, clock, dtype, ask.seconds, reference)
     memory = clock.free_memory() / 0.7
     for i, stack in enumerate(ctx.track(stacks, total=len(stacks), desc="children", unit="child")):
         file = ctx.dir / f"child{i:03d}.json"
