@@ -10,6 +10,7 @@ import numpy as np
 
 from adaptive.core import Budget, solve_best
 from adaptive.core.cost import CostModel, MeasuredTable, Roofline, shipped_table
+from adaptive.core.engine.verify import stride_of
 from adaptive.core.hardware import detect
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle.config import CostConfig
@@ -196,7 +197,8 @@ def _latency_model(run: Puzzle, ctx: StageContext) -> tuple[CostModel, MeasuredT
     if cost.model != "measured":
         return latency_of_another_device(cost, ctx.device), None
     file = ctx.input("costs") / "latency.csv"
-    run_table = MeasuredTable.load(file, mode=mode_of(cost, ctx.device))
+    stride = stride_of(ctx.device)
+    run_table = MeasuredTable.load(file, mode=mode_of(cost, ctx.device), context_stride=stride)
     table = open_table(cost, make_clock(cost, ctx.device))
     for row in run_table:  # what this run measured stands, whatever became of the user's table
         table.add(row)

@@ -14,6 +14,7 @@ from typing import Any
 from adaptive.core.cost import Block, MeasuredTable, Row, RowKey, decode_contexts
 from adaptive.core.cost.table import Phase
 from adaptive.core.engine import Engine, block_subject, engine_call, engine_subject
+from adaptive.core.engine.verify import stride_of
 from adaptive.core.hardware import Clock, Subject, clock_for, default_table_path, profile
 from adaptive.core.workload import Workload
 from adaptive.llm_puzzle.config import CostConfig
@@ -31,7 +32,8 @@ def open_table(config: CostConfig, clock: Clock) -> MeasuredTable:
     for every run on the same device, torch version and thread count.
     """
     path = config.table or default_table_path(clock.origin)
-    return MeasuredTable.open(path, clock.origin, mode=clock.mode)
+    stride = stride_of(clock.device)
+    return MeasuredTable.open(path, clock.origin, mode=clock.mode, context_stride=stride)
 
 
 def mode_of(config: CostConfig, device: str) -> str:
@@ -46,12 +48,17 @@ def make_clock(config: CostConfig, device: str) -> Clock:
     return clock_for(device, mode_of(config, device))
 
 
-def phases(workload: Workload) -> list[tuple[Phase, int]]:
+def phases(workload: Workload, stride: int = 1) -> list[tuple[Phase, int]]:
     """(phase, length) of the points at which a workload's latency is measured.
 
     A decode step takes time linear in its context, so the two ends of the generation suffice.
+
+    Args:
+        workload: batch and lengths.
+        stride: tokens of context between an engine's decode graphs.
     """
-    steps, first, last = decode_contexts(workload)
+    steps, *ends = decode_contexts(workload)
+    first, last = (-(-(end + 1) // stride) * stride - 1 for end in ends)
     points: list[tuple[Phase, int]] = []
     if workload.prompt:
         points.append(("prefill", workload.prompt))
@@ -92,7 +99,7 @@ def profile_space(
     footprint = whole.weight_bytes(dtype)
     subjects: list[Subject] = []
     for workload in workloads:
-        for phase, length in phases(workload):
+        for phase, length in phases(workload, stride_of(clock.device)):
             place = (phase, workload.batch, length, dtype)
             subjects += [block_subject(b, *place, clock.device, footprint) for b in blocks]
             subjects.append(engine_subject(model_key(model), engine, *place))
@@ -159,7 +166,7 @@ def time_pair(
         name: Engine(stack(config), dtype, clock.device)
         for name, config in (("child", child), ("parent", parent))
     }
-    points, found = phases(workload), []
+    points, found = phases(workload, stride_of(clock.device)), []
     for phase, length in points:
         timings = clock.compare(
             {
@@ -196,7 +203,8 @@ def measure_model(
     def key(config: PuzzleModelConfig, phase: Phase, length: int) -> RowKey:
         return RowKey.of(model_key(config), phase, workload.batch, length, dtype, clock.mode)
 
-    if all(key(child, *point) in table for point in phases(workload)):
+    points = phases(workload, stride_of(clock.device))
+    if all(key(child, *point) in table for point in points):
         return
     for point in time_pair(parent, child, workload, dtype, clock, seconds):
         base = table[key(parent, point.phase, point.length)]

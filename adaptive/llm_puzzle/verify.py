@@ -2,15 +2,98 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from adaptive.core import Workload
+from adaptive.core import Allocation, Workload
+from adaptive.core.cost import MeasuredTable
 from adaptive.core.engine import Engine
+from adaptive.core.engine.verify import Verification, stride_of
+from adaptive.core.engine.verify import verify as core_verify
 from adaptive.core.hardware import Clock
-from adaptive.llm_puzzle.latency import time_pair
-from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
+from adaptive.core.run import resolve_device
+from adaptive.llm_puzzle.blocks import BlockOption
+from adaptive.llm_puzzle.config import CostConfig
+from adaptive.llm_puzzle.latency import make_clock, open_table, profile_space, time_pair
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
+from adaptive.llm_puzzle.parent import parent_config, parent_directory
+from adaptive.llm_puzzle.prices import Pricing, blocks_of
+from adaptive.llm_puzzle.realise import child_config
+from adaptive.llm_puzzle.runtime import engine_of
+from adaptive.llm_puzzle.shapes import DTYPES, stack
+from adaptive.llm_puzzle.space import LayerSpace
+
+Model = str | os.PathLike[str] | PuzzleForCausalLM | PuzzleModelConfig
+
+
+def verify(
+    model: Model,
+    workload: Workload,
+    *,
+    table: MeasuredTable | None = None,
+    dtype: str | None = None,
+    device: str = "auto",
+    seconds: float = 1.0,
+) -> Verification:
+    """Runs a model the way a server would and holds what it takes against what was predicted.
+
+    >>> verify("runs/twice/artifacts/child/model", Workload(16, 512, 128)).rows()
+
+    Args:
+        model: a child's or parent's directory (or ``zoo:NAME``), a loaded model, or a
+            configuration alone, for which weights are random: time does not depend on them.
+        workload: prompts read and tokens generated.
+        table: predicts; None takes the user's table of this device and, for what that lacks,
+            measures the model's blocks first.
+        dtype: of the weights, in the names of ``core.cost``; None keeps that of a loaded model,
+            and is "fp32" on a CPU and "bf16" on a GPU otherwise.
+        device: of torch.
+        seconds: at most, for each measured step.
+
+    Raises:
+        UserError: the device lacks the memory (says by how many GiB), or a given table the sizes.
+    """
+    device = resolve_device(device)
+    engine = None
+    if isinstance(model, PuzzleForCausalLM):
+        config, device = model.config, str(model.device)
+        own = DTYPES[str(model.dtype).removeprefix("torch.")]
+        if dtype in (None, own):
+            engine, dtype = engine_of(model), own
+    elif isinstance(model, PuzzleModelConfig):
+        config = model
+    else:
+        config = parent_config(parent_directory(str(model)))
+    dtype = dtype or ("bf16" if device.startswith("cuda") else "fp32")
+    clock = make_clock(CostConfig(), device)
+    if table is None:
+        table = open_table(CostConfig(), clock)
+        space = [
+            LayerSpace((b.attention,), (b.ffn,))
+            for b in map(BlockOption.from_config, config.blocks)
+        ]
+        profile_space(config, space, [workload], dtype, table, clock, CostConfig())
+    table.context_stride = stride_of(device)
+    return core_verify(stack(config), workload, table, clock, dtype, engine=engine, seconds=seconds)
+
+
+def verify_allocation(
+    allocation: Allocation, pricing: Pricing, device: str = "auto", **options: Any
+) -> Verification:
+    """:func:`verify` of the model that an allocation chooses, at the workload of its prices.
+
+    Args:
+        allocation: an answer to ``pricing.problem(...)``.
+        pricing: what priced the options.
+        device: of torch.
+        options: ``table`` and ``seconds`` of ``verify``.
+    """
+    blocks = blocks_of(pricing.space, allocation.choice)
+    config = child_config(pricing.config, blocks)
+    return verify(config, pricing.workload, dtype=pricing.dtype, device=device, **options)
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,9 @@ def test_phases_of_a_workload():
     assert phases(Workload(1, 16, 4)) == [("prefill", 16), ("decode", 16), ("decode", 18)]
     assert phases(Workload(1, 16, 2)) == [("prefill", 16), ("decode", 16)]
     assert phases(Workload(1, 16, 1)) == [("prefill", 16)]
+    # Graphs for every 128 tokens attend to all of their slots.
+    assert phases(Workload(1, 100, 100), 128)[1:] == [("decode", 127), ("decode", 255)]
+    assert phases(Workload(1, 127, 2), 128)[1:] == [("decode", 127)]
 
 
 def test_auto_mode_follows_the_device():
