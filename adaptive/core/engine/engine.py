@@ -120,7 +120,8 @@ class Engine(nn.Module):
         Args:
             batch: sequences.
             positions_1: the position, [1].
-            attended: tokens of the cache that enter attention; those after the position are masked.
+            attended: tokens of the cache that enter attention; those after the position, at most
+                ``CONTEXT_STRIDE - 1`` of them, are masked.
         """
         cos, sin, mask = ops.place(*self._rotary(attended), positions_1, attended)
         return Step(batch, cos, sin, positions_1, True, attended, mask, CONTEXT_STRIDE - 1)

@@ -16,8 +16,9 @@ from adaptive.core.cost.shapes import Attention, Embedding, Head
 from adaptive.core.cost.stack import Composite
 from adaptive.core.cost.table import Phase
 from adaptive.core.cost.vision import Conv2d
-from adaptive.core.engine.engine import Engine, Rope
+from adaptive.core.engine.engine import CONTEXT_STRIDE, Engine, Rope
 from adaptive.core.engine.modules import TORCH_DTYPES, KVCache, Step, build
+from adaptive.core.errors import UserError
 from adaptive.core.hardware.profiler import Subject
 
 WORKING_SET = 4e9  # bytes that pass before a copy runs again, many times the caches
@@ -49,6 +50,9 @@ def block_subject(
         device: of torch.
         footprint: bytes that the whole model reads between two calls of this block.
     """
+    caches = block.pointwise or block.kv_bytes_per_token(dtype)
+    if phase == "decode" and not caches:
+        raise UserError(f"{block.key()} has no KV cache to decode with, time its prefill")
     run: tuple[Phase, int] = (phase, length)
     if block.pointwise and phase == "decode":
         run = ("prefill", 1)
@@ -116,9 +120,12 @@ def _maker(
         step = Step(batch, cos[:length], sin[:length], positions_T, decode=False)
     else:
         positions_T = torch.tensor([length], device=device)
-        # On a GPU steps are graphs that attend through a mask, and so do the blocks.
-        mask = cos.new_zeros(1, 1, 1, length + 1) if cos.is_cuda else None
-        step = Step(batch, cos[length:], sin[length:], positions_T, True, length + 1, mask)
+        # On a GPU steps are graphs that attend through a mask, a sliding window through one of
+        # more slots than it has; so do the blocks.
+        mask, slack = None, 0
+        if cos.is_cuda:
+            mask, slack = cos.new_zeros(1, 1, 1, length + 1), CONTEXT_STRIDE - 1
+        step = Step(batch, cos[length:], sin[length:], positions_T, True, length + 1, mask, slack)
     return lambda: module(stream, step, cache)
 
 

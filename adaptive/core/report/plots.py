@@ -146,7 +146,8 @@ def _loss_cells(axes: Axes, problem: Any) -> None:
 def predicted_measured_plot(
     rows: Sequence[Mapping[str, Any]], *, unit: str, band: float = 0.1
 ) -> Figure:
-    """Measured against predicted, with the line on which they agree.
+    """Measured against predicted, with the line on which they agree; few points get their error,
+    predicted over measured minus one.
 
     Args:
         rows: mappings with ``name``, ``predicted`` and ``measured`` in one unit.
@@ -164,7 +165,7 @@ def predicted_measured_plot(
     axes.plot(predicted, measured, "o", color=SERIES[0], mec=PAPER, mew=0.8, ms=7)
     if len(rows) <= 12:
         for row in rows:
-            error = row["measured"] / row["predicted"] - 1
+            error = row["predicted"] / row["measured"] - 1
             axes.annotate(
                 f"{row['name']} ({error:+.1%})",
                 (row["predicted"], row["measured"]),

@@ -39,7 +39,7 @@ FIGURES = {
 WORDS = {
     "frontier": ["child", "uniform", "frontier", "latency (ms)"],
     "allocation": ["layer 0", "layer 1", "half", "latency: 50 %", "reference", "choice"],
-    "predicted": ["child (+10.0%)", "measured (ms)"],
+    "predicted": ["child (-9.1%)", "measured (ms)"],
     "ladder": ["half", "none", "layer"],
     "ladder of many": ["o29"],
     "ladder with zeros": ["half"],

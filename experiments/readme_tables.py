@@ -1,0 +1,110 @@
+"""Writes the tables of the README from the result files, so that no number is typed by hand.
+
+Usage: python experiments/readme_tables.py [--check]
+
+A table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; ``--check`` writes nothing and
+fails where the README is not what the results say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results"
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def puzzle() -> str:
+    """Losses of a child and its baselines after the same distillation."""
+    points = load("puzzle_tiny_frontier")["points"]
+    tiny = next(point for point in points if point["budget"] == "1.5x")
+    runs = [
+        ("`zoo:llama-tiny`", "2 CPU cores (AMD EPYC)", tiny),
+        ("stories260K", "2 CPU cores (AMD EPYC)", load("puzzle_stories")["summary"]),
+        ("`zoo:llama-tiny`, generating 128 tokens", "H100", load("puzzle_tiny_h100")["summary"]),
+    ]
+    header = ("parent", "device", "speed-up", "parent", "child")
+    header += ("greedy (the paper's)", "random", "uniform")
+    return table(header, (_puzzle_row(*run) for run in runs))
+
+
+def _puzzle_row(parent: str, device: str, result: dict[str, Any]) -> list[str]:
+    losses = [result[f"baseline.{name}.loss"] for name in ("greedy", "random", "uniform")]
+    return [
+        parent,
+        device,
+        f"{result['speedup.measured']:.2f}x",
+        f"{result['parent.loss']:.3f}",
+        f"**{result['child.loss.gkd']:.3f}**",
+        *(f"{loss:.3f}" for loss in losses),
+    ]
+
+
+def costs() -> str:
+    """Errors of predicted costs, a row a verified model and device."""
+    files = sorted(path.stem for path in RESULTS.glob("verify_costs_*.json"))
+    header = ("model", "device", "children", "decode step", "generation", "memory", "interpolation")
+    return table(header, (_costs_row(load(name)) for name in files))
+
+
+def _costs_row(result: dict[str, Any]) -> list[str]:
+    summary = result["summary"]
+
+    def error(name: str) -> str:
+        mean, worst = (summary[f"{name}.error.{kind}"] for kind in ("mean", "worst"))
+        return f"{100 * mean:.1f} % ({100 * worst:.1f} %)"
+
+    return [
+        result["model"],
+        result["device"],
+        str(summary["children"]),
+        error("decode"),
+        error("generate"),
+        f"{100 * summary['memory.error.mean']:.2f} %",
+        f"{100 * summary['interpolation.error.mean']:.1f} %",
+    ]
+
+
+TABLES: dict[str, Callable[[], str]] = {"puzzle": puzzle, "costs": costs}
+
+
+def rewritten(text: str) -> str:
+    """The README with every table made anew."""
+    for name, make in TABLES.items():
+        block = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+        if not block.search(text):
+            raise SystemExit(f"README.md has no <!-- {name} --> ... <!-- /{name} -->")
+        made = make()
+        text = block.sub(lambda match, made=made: match[1] + made + match[2], text)
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only compare")
+    arguments = parser.parse_args()
+    readme = ROOT / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    after = rewritten(before)
+    if arguments.check:
+        sys.exit("README.md is stale: run python experiments/readme_tables.py" * (before != after))
+    readme.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
