@@ -71,6 +71,8 @@ class ProfileConfig(TaskConfig):
                 f"variants.tensor_parallel={self.variants.tensor_parallel} must list whole "
                 "numbers >= 1"
             )
+        if self.variants.ffn_multiple < 1:
+            raise UserError(f"variants.ffn_multiple={self.variants.ffn_multiple} must be >= 1")
         if self.workload.prefill_tokens < 1:
             raise UserError(f"workload.prefill_tokens={self.workload.prefill_tokens} must be >= 1")
         for name, value in (("spread", self.spread), ("seconds", self.seconds)):
@@ -118,6 +120,16 @@ class VerifyCostsConfig(ProfileConfig):
             values = getattr(self.children, name)
             if not values or min(values) < 1:
                 raise UserError(f"children.{name}={values} must list whole numbers >= 1")
+        asked, measured = self.children.batches, self.workload.batches
+        if min(asked) < min(measured) or max(asked) > max(measured):
+            raise UserError(
+                f"children.batches={asked} must lie between the least and the most of "
+                f"workload.batches={measured}, at which blocks are measured"
+            )
+        if self.children.layers is not None and self.children.layers < 1:
+            raise UserError(f"children.layers={self.children.layers} must be >= 1, or null")
+        if not self.children.seconds > 0:
+            raise UserError(f"children.seconds={self.children.seconds} must be above 0")
 
 
 TASKS.register("profile", config=ProfileConfig, entry="adaptive.core.profiling.profile:stages")

@@ -39,7 +39,10 @@ def model_shape(model: str) -> DecoderShape | VitShape:
         return decoder_from_config(zoo.path(model.removeprefix("zoo:")))
     if Path(model).exists() or os.sep in model:
         return decoder_from_config(model)
-    raise UserError(f"{MODELS.unknown(model)}, zoo:NAME, or a directory with a config.json")
+    raise UserError(
+        "model takes zoo:NAME, a directory with a config.json, or a published shape: "
+        f"{MODELS.unknown(model)}"
+    )
 
 
 def blocks_of(shape: DecoderShape | VitShape, variants: VariantsConfig) -> list[Block]:

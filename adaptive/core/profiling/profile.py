@@ -31,7 +31,6 @@ def run(ctx: StageContext, config: ProfileConfig) -> None:
     table = open_table(config, clock)
     before = len(table)
     skipped = measure(config, clock, table, ctx.track)
-    table.notes |= {"date": datetime.now(UTC).date().isoformat(), "commit": commit()}
     table.save()
     table.save(ctx.dir / "costs.csv")
     check = table.cross_validate()
@@ -56,7 +55,9 @@ def run(ctx: StageContext, config: ProfileConfig) -> None:
         },
         {"interpolation error": "mean; widths, KV heads and lengths left out in turn"},
     )
-    page.section("Fitted models").text("\n\n".join(fits))
+    page.section("Fitted models").text(
+        "\n\n".join(fits) or "None: the rows show nothing but a fixed time of each kind of block."
+    )
     page.section("Rows").table(
         [
             {**row.key._asdict(), "seconds": f"{row.seconds:.4g}", "spread": f"{row.spread:.2%}"}
@@ -79,6 +80,8 @@ def open_table(config: ProfileConfig, clock: Clock, force: bool = False) -> Meas
     path = Path(config.table) if config.table else default_table_path(clock.origin)
     if path.exists():
         table = MeasuredTable.load(path, clock.origin, force=force, mode=clock.mode)
+        if table.origin != clock.origin:
+            table.path = None  # what is measured here has no place in a file of elsewhere
     else:
         table = MeasuredTable(clock.origin, path=path, mode=clock.mode)
     if clock.device.startswith("cuda"):
@@ -111,6 +114,8 @@ def measure(config: ProfileConfig, clock: Clock, table: MeasuredTable, track: An
             skipped += 1
         else:
             subjects.append(subject)
+    if any(subject.row_key(clock.mode) not in table for subject in subjects):
+        table.notes |= {"date": datetime.now(UTC).date().isoformat(), "commit": commit()}
     profile(
         subjects,
         table,

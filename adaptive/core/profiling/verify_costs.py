@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from adaptive.core.cost import MeasuredTable, Stack
-from adaptive.core.cost.footprint import memory_of
+from adaptive.core.cost.footprint import largest, memory_of
 from adaptive.core.cost.models import DecoderShape, decoder_shape
 from adaptive.core.engine import Engine
-from adaptive.core.engine.verify import Component, Verifier, stride_of
+from adaptive.core.engine.verify import (
+    Component,
+    Verifier,
+    forward_latency,
+    model_latency,
+    stride_of,
+)
 from adaptive.core.errors import UserError
 from adaptive.core.profiling.children import parent, random_children
 from adaptive.core.profiling.config import VerifyCostsConfig
@@ -107,21 +113,42 @@ def record(component: Component, **where: Any) -> dict[str, Any]:
 def decode_points(
     config: VerifyCostsConfig, verifier: Verifier, stack: Stack, memory: float, draw: random.Random
 ) -> Iterator[tuple[int, int]]:
-    """(batch, cached tokens) of the decode steps, contexts drawn from those that fit the device."""
+    """(batch, cached tokens) of the decode steps, contexts drawn from those that fit the device.
+
+    A device without memory for a block at a size has no time of it: such contexts are passed over.
+    """
     least, most = min(config.workload.contexts), max(config.workload.contexts)
     stride = verifier.stride
     for batch in config.children.batches:
-        fitting = [
-            context
-            for context in range(-(-least // stride) * stride, most + 1, stride)
-            if _bytes(verifier, stack, Workload(batch, 1, context - 1)) < 0.9 * memory
-        ]
-        if not fitting:
+        limit = largest(
+            lambda context, batch=batch: (
+                _bytes(verifier, stack, Workload(batch, 1, context - 1)) < 0.9 * memory
+            ),
+            most,
+        )
+        fitting = list(range(-(-least // stride) * stride, limit + 1, stride))
+        while fitting:
+            length = draw.choice(fitting) - 1
+            where = (verifier.table, stack, "decode", batch, length, verifier.dtype)
+            if _priced(forward_latency, *where):
+                yield batch, length
+                break
+            fitting.remove(length + 1)
+        else:
             raise UserError(
-                f"children.batches: batch {batch} of {least} tokens does not fit the device, "
-                "choose smaller batches or fewer children.layers"
+                f"children.batches: batch {batch} fits the device at no measured context from "
+                f"{least} to {most} in steps of {stride}: choose smaller batches, fewer "
+                "children.layers, or longer workload.contexts"
             )
-        yield batch, draw.choice(fitting) - 1
+
+
+def _priced(predict: Callable[..., object], *where: Any) -> bool:
+    """Whether a table reaches that far."""
+    try:
+        predict(*where)
+    except UserError:
+        return False
+    return True
 
 
 def _bytes(verifier: Verifier, stack: Stack, workload: Workload) -> float:
@@ -143,7 +170,8 @@ def workload_for(
             continue
         work = Workload(batch, draw.randint(low, high), draw.randint(*ask.outputs))
         inside = work.seq_len <= max(grid.contexts) - verifier.stride
-        if inside and _bytes(verifier, stack, work) < 0.9 * memory:
+        inside = inside and _bytes(verifier, stack, work) < 0.9 * memory
+        if inside and _priced(model_latency, verifier.table, stack, work, verifier.dtype):
             return work
     raise UserError(
         f"children.prompts={ask.prompts} and children.outputs={ask.outputs} lie outside of what "

@@ -1,0 +1,230 @@
+"""Tables that come with the package: where they are from, what is in them, and what is odd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptive.core.cost import (
+    MeasuredTable,
+    Roofline,
+    Row,
+    RowKey,
+    parse_block,
+    shipped_devices,
+    shipped_table,
+)
+from adaptive.core.cost.block import DTYPE_BYTES
+from adaptive.core.cost.models import MODELS, DecoderShape
+from adaptive.core.cost.shipped import TABLES, shipped_files
+from adaptive.core.errors import UserError
+from adaptive.core.hardware import DEVICES
+from adaptive.core.hardware.device import match_device
+from adaptive.core.profiling.config import VariantsConfig
+from adaptive.core.profiling.grid import blocks_of
+from adaptive.core.workload import Workload
+
+FILES = {f"{d}/{path.stem}": path for d in shipped_devices() for path in shipped_files(d)}
+files = pytest.mark.parametrize("file", FILES)
+devices = pytest.mark.parametrize("device", shipped_devices())
+
+TOLERANCE = 0.03  # beside the spreads of the two rows
+
+# Time grows with the batch, the number of tokens, the length, the width and the KV heads. It falls
+# where another kernel takes over, which is as good as certain from the steps being between the same
+# numbers of tokens in several blocks. (block, phase, axis, from, to): the fall in %.
+FALLS = {
+    "h100-sxm/llama-3-8b-bf16": {
+        # look-ups: in proportion to the rows up to 16, then flat up to some hundreds
+        ("embedding(vocab=128256,h=4096)", "prefill", "batch", (16,), (32,)): 77,
+        # products between 16 and 32 tokens
+        ("linear(in=4096,out=4096)", "prefill", "batch", (16,), (32,)): 12,
+        ("ffn(h=4096,i=3584)", "prefill", "batch", (3584, 16), (3584, 32)): 4,
+        # products between 32 and 64 tokens, of the narrowest FFN
+        ("ffn(h=4096,i=1536)", "prefill", "batch", (1536, 32), (1536, 64)): 8,
+    },
+}
+
+
+def table_of(file: str) -> MeasuredTable:
+    return MeasuredTable.load(FILES[file], mode="graph")
+
+
+def model_and_dtype(file: str) -> tuple[str, str]:
+    """From names such as DEVICE/llama-3-8b-bf16."""
+    model, _, dtype = file.partition("/")[2].rpartition("-")
+    return model, dtype
+
+
+def falls(table: MeasuredTable) -> Iterator[tuple[tuple, float]]:
+    """Steps along an axis after which less time is taken, beyond tolerance, and how much less."""
+    for series in table.series().values():
+        for axis, name in enumerate(series.names):
+            lines: dict[tuple, list] = {}
+            for point in sorted(series.rows):
+                lines.setdefault((*point[:axis], *point[axis + 1 :]), []).append(point)
+            for line in lines.values():
+                for low, high in zip(line, line[1:], strict=False):
+                    (before,), (after,) = series.rows[low], series.rows[high]
+                    ratio = after.seconds / before.seconds
+                    if ratio < 1 - TOLERANCE - before.spread - after.spread:
+                        key = (before.key.block, before.key.phase, name, low, high)
+                        yield key, 1 - ratio
+
+
+def test_there_is_one():
+    assert "h100-sxm" in shipped_devices() and FILES
+
+
+def test_every_file_there_is_a_table():
+    found = {path for path in TABLES.rglob("*") if path.is_file()}
+    assert found == set(FILES.values())
+
+
+@files
+def test_tables_say_where_and_when_they_are_from(file):
+    table, device = table_of(file), file.partition("/")[0]
+    assert table.origin.threads == 0 and table.origin.torch
+    spec = match_device(table.origin.device.replace("-", " ").upper())
+    assert spec is DEVICES[device]
+    notes = table.notes
+    year, month, day = map(int, notes["date"].split("-"))
+    assert year >= 2024 and 1 <= month <= 12 and 1 <= day <= 31
+    assert notes["commit"] and "dirty" not in notes["commit"]
+    assert notes["multiprocessors"] > 1
+
+
+@files
+def test_times_are_possible(file):
+    """No faster than the data sheet allows, no slower than a second; medians that have settled."""
+    table, device = table_of(file), DEVICES[file.partition("/")[0]]
+    for row in table:
+        assert 0 < row.seconds < 1 and 0 <= row.spread < 0.1 and row.repeats >= 7
+        block = parse_block(row.key.block)
+        work = Workload(row.key.batch, row.key.length)
+        if row.key.phase == "prefill":
+            # Causal attention is counted dense and run at half of that.
+            bound = Roofline(device).cost(block, work, row.key.dtype)["latency"]
+            assert row.seconds > 0.5 * bound, row.key
+
+
+@files
+def test_rows_are_of_one_dtype_and_mode(file):
+    model, dtype = model_and_dtype(file)
+    assert model in MODELS and dtype in DTYPE_BYTES
+    assert {(row.key.dtype, row.key.mode) for row in table_of(file)} == {(dtype, "graph")}
+
+
+@files
+def test_every_block_of_the_space_is_there(file):
+    """For llama-3-8b those of the 54 options of Puzzle: 6 attentions by 9 FFNs."""
+    model, _ = model_and_dtype(file)
+    found = {row.key.block for row in table_of(file)}
+    space = blocks_of(MODELS[model], VariantsConfig())
+    assert {block.key() for block in space} <= found
+    if model == "llama-3-8b":
+        kinds = [block.kind for block in space]
+        assert (kinds.count("attention") + 2) * (kinds.count("ffn") + 2) == 54
+
+
+@files
+def test_decode_and_prefill_are_measured_for_every_attention(file):
+    phases: dict[str, set[str]] = {}
+    for row in table_of(file):
+        if row.key.block.startswith("attention"):
+            phases.setdefault(row.key.block, set()).add(row.key.phase)
+    for block, found in phases.items():
+        assert found == {"prefill", "decode"}, block
+
+
+@files
+def test_time_grows_with_every_size_but_where_kernels_change(file):
+    """The list is exact: what is gone from the table leaves it, what is new is looked into."""
+    found = {key: round(100 * fall) for key, fall in falls(table_of(file))}
+    assert found == FALLS.get(file, {})
+
+
+def test_exceptions_are_of_tables_that_there_are():
+    assert FALLS.keys() <= FILES.keys()
+
+
+@files
+def test_widths_heads_and_lengths_are_interpolated_within_three_per_cent(file):
+    check = table_of(file).cross_validate()
+    assert check.along("intermediate", "kv_heads", "length") < 0.03
+    for axis in ("intermediate", "kv_heads", "length"):
+        assert check.along(axis) < 0.03 and check.by_axis[f"{axis}, whole"] < 0.03, axis
+
+
+# --- a device's tables as one ---
+
+
+@devices
+def test_a_device_has_one_origin_and_one_table_of_all_rows(device):
+    tables = [MeasuredTable.load(path) for path in shipped_files(device)]
+    whole = shipped_table(device)
+    assert {table.origin for table in tables} == {whole.origin}
+    assert len(whole) == sum(map(len, tables)) == len({row.key for t in tables for row in t})
+    assert list(whole) == sorted((row for t in tables for row in t), key=lambda row: row.key)
+    assert whole.mode == "graph" and whole.path is None
+    assert whole.notes["multiprocessors"] == tables[0].notes["multiprocessors"]
+
+
+@files
+def test_a_whole_model_has_a_price(file):
+    """Generation takes longer than reading the weights once a token, and not ten times as long."""
+    (model, dtype), device = model_and_dtype(file), file.partition("/")[0]
+    if not isinstance(MODELS[model], DecoderShape):
+        pytest.skip("generates nothing")
+    stack, table = MODELS[model].stack(), shipped_table(device)
+    seconds = sum(
+        table.cost(part, Workload(16, 512, 512), dtype)["latency"] for part in stack.parts()
+    )
+    bandwidth = DEVICES[device].bandwidth
+    assert bandwidth is not None
+    assert 1 < seconds / (511 * stack.weight_bytes(dtype) / bandwidth) < 10
+
+
+def test_options_are_the_tables():
+    table = shipped_table("h100-sxm", context_stride=128, extrapolate=True)
+    assert table.context_stride == 128 and table.extrapolate
+    assert shipped_table("h100-sxm", mode="eager").mode == "eager"
+
+
+def test_shipped_rows_are_not_written_to():
+    """A table without a file: rows that are added to it stay in the process."""
+    before = FILES["h100-sxm/llama-3-8b-bf16"].read_bytes()
+    table = shipped_table("h100-sxm")
+    table.add(Row(RowKey("mine", "decode", 1, 1, "bf16", "graph"), 1.0))
+    with pytest.raises(UserError, match="has no file yet"):
+        table.save()
+    assert FILES["h100-sxm/llama-3-8b-bf16"].read_bytes() == before
+    assert len(shipped_table("h100-sxm")) == len(table) - 1
+
+
+@pytest.mark.parametrize("device", ["l4", "cpu", "h100", ""])
+def test_a_device_without_a_table_is_refused_with_those_that_have_one(device):
+    for get in (shipped_table, shipped_files):
+        with pytest.raises(UserError) as refusal:
+            get(device)
+        sentence = str(refusal.value)
+        assert sentence.startswith(f"no measured table of {device!r} comes with adaptive")
+        assert all(name in sentence for name in shipped_devices())
+        assert sentence.endswith("+exp=profile")
+
+
+def test_what_is_no_directory_of_tables_is_no_device(tmp_path, monkeypatch):
+    monkeypatch.setattr("adaptive.core.cost.shipped.TABLES", tmp_path)
+    (tmp_path / "README.md").write_text("about")
+    (tmp_path / "l4").mkdir()
+    (tmp_path / "h200").mkdir()
+    Path(tmp_path / "h200" / "m.csv").write_text("")
+    assert shipped_devices() == ["h200"]
+    with pytest.raises(UserError, match="choose one of h200"):
+        shipped_table("l4")
+
+
+def test_names_of_devices_are_published_ones():
+    assert set(shipped_devices()) <= set(DEVICES)
