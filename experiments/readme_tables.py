@@ -58,7 +58,8 @@ def _puzzle_row(parent: str, device: str, result: dict[str, Any]) -> list[str]:
 def costs() -> str:
     """Errors of predicted costs, a row a verified model and device."""
     files = sorted(path.stem for path in RESULTS.glob("verify_costs_*.json"))
-    header = ("model", "device", "children", "decode step", "generation", "memory", "interpolation")
+    header = ("model", "device", "children", "decode steps", "generations", "memory")
+    header += ("widths, heads, contexts", "tokens")
     return table(header, (_costs_row(load(name)) for name in files))
 
 
@@ -74,9 +75,10 @@ def _costs_row(result: dict[str, Any]) -> list[str]:
         result["device"],
         str(summary["children"]),
         error("decode"),
-        error("generate"),
+        f"{summary['generations']}: {error('generate')}",
         f"{100 * summary['memory.error.mean']:.2f} %",
         f"{100 * summary['interpolation.error.mean']:.1f} %",
+        f"{100 * summary['interpolation.error.batch']:.1f} %",
     ]
 
 

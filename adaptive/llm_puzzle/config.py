@@ -105,6 +105,8 @@ class CostConfig:
     # published device (h100-sxm, ...) of the shipped table or the roofline; null: the run's own
     hardware: str | None = None
     table: str | None = None  # CSV to read and extend; null: one per device and user
+    extrapolate: bool = False  # price sizes beyond a shipped table's, and say so
+    force: bool = False  # use a shipped table of another torch version on this device
     refresh: bool = False  # measure again what the table already holds
     spread: float = 0.02  # relative error of a median at which measuring stops
     seconds: float = 60.0  # at most, for all measurements together

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from adaptive.core import Budget, solve_best
-from adaptive.core.cost import CostModel, MeasuredTable, Roofline, shipped_table
+from adaptive.core.cost import CostModel, MeasuredTable, Origin, Roofline, shipped_table
 from adaptive.core.engine.verify import stride_of
 from adaptive.core.hardware import detect
 from adaptive.core.run import StageContext, atomic_write_json
@@ -18,7 +19,6 @@ from adaptive.llm_puzzle.latency import (
     make_clock,
     measure_model,
     measured_latency,
-    mode_of,
     model_key,
     open_table,
     profile_space,
@@ -45,9 +45,16 @@ def latency_of_another_device(config: CostConfig, device: str) -> CostModel:
         device: of the run.
     """
     name = config.hardware or detect(device).name
-    if config.model == "shipped":
-        return shipped_table(name, mode=config.mode if config.mode != "auto" else "graph")
-    return Roofline(detect(name))
+    if config.model != "shipped":
+        return Roofline(detect(name))
+    return shipped_table(
+        name,
+        "graph" if config.mode == "auto" else config.mode,
+        # Of this very device only what was measured with this very torch is a prediction.
+        origin=None if config.hardware else Origin.here(device),
+        force=config.force,
+        extrapolate=config.extrapolate,
+    )
 
 
 def price(run: Puzzle, ctx: StageContext) -> None:
@@ -153,13 +160,13 @@ def verify(run: Puzzle, ctx: StageContext) -> None:
     """Measures the child and its parent in turns."""
     device, config = ctx.device, run.config
     directory = str(ctx.input("child") / "model")
-    parent = run.parent(device).model
-    child = load_parent(directory, parent.device, parent.dtype).model
+    dtype = getattr(torch, config.dtype)
+    child = load_parent(directory, torch.device(device), dtype).model
     found = json.loads((ctx.input("search") / "search.json").read_text(encoding="utf-8"))
-    work, dtype = run.workloads[found["batch"]], DTYPES[config.dtype]
+    work, name = run.workloads[found["batch"]], DTYPES[config.dtype]
     clock = make_clock(config.cost, device)
     measured = measure_pair(
-        run.parent_config, child.config, work, dtype, clock, config.verify.seconds
+        run.parent_config, child.config, work, name, clock, config.verify.seconds
     )
     predicted, reference = found["allocation"]["cost"], found["reference"]
     # Relative to the parent on both sides: what the machine was busy with cancels. A bound has no
@@ -197,9 +204,11 @@ def _latency_model(run: Puzzle, ctx: StageContext) -> tuple[CostModel, MeasuredT
     if cost.model != "measured":
         return latency_of_another_device(cost, ctx.device), None
     file = ctx.input("costs") / "latency.csv"
-    stride = stride_of(ctx.device)
-    run_table = MeasuredTable.load(file, mode=mode_of(cost, ctx.device), context_stride=stride)
-    table = open_table(cost, make_clock(cost, ctx.device))
+    clock = make_clock(cost, ctx.device)
+    run_table = MeasuredTable.load(
+        file, clock.origin, mode=clock.mode, context_stride=stride_of(ctx.device)
+    )
+    table = open_table(cost, clock)
     for row in run_table:  # what this run measured stands, whatever became of the user's table
         table.add(row)
     return run_table, table

@@ -14,7 +14,7 @@ from typing import Any
 from adaptive.core.cost import Block, MeasuredTable, Row, RowKey, decode_contexts
 from adaptive.core.cost.table import Phase
 from adaptive.core.engine import Engine, block_subject, engine_call, engine_subject
-from adaptive.core.engine.verify import stride_of
+from adaptive.core.engine.verify import check_fits, stride_of
 from adaptive.core.hardware import Clock, Subject, clock_for, default_table_path, profile
 from adaptive.core.workload import Workload
 from adaptive.llm_puzzle.config import CostConfig
@@ -90,6 +90,9 @@ def profile_space(
         clock: device and mode.
         config: time limit.
         track: progress display.
+
+    Raises:
+        UserError: the device lacks the memory for the parent; says by how many GiB.
     """
     whole = stack(model)
     options = dict.fromkeys(option for layer in space for option in (*layer.attention, *layer.ffn))
@@ -99,10 +102,11 @@ def profile_space(
     footprint = whole.weight_bytes(dtype)
     subjects: list[Subject] = []
     for workload in workloads:
+        check_fits(whole, workload, dtype, clock.device)
         for phase, length in phases(workload, stride_of(clock.device)):
             place = (phase, workload.batch, length, dtype)
             subjects += [block_subject(b, *place, clock.device, footprint) for b in blocks]
-            subjects.append(engine_subject(model_key(model), engine, *place))
+            subjects.append(engine_subject(model_key(model), whole, engine, *place))
     profile(
         subjects,
         table,
@@ -173,7 +177,8 @@ def time_pair(
                 name: engine_call(engine, phase, workload.batch, length)
                 for name, engine in engines.items()
             },
-            calls=1,
+            # Replays of graphs follow each other without a gap, as they do in a chain.
+            calls=None if clock.mode == "graph" else 1,
             target_spread=0.003,
             max_seconds=seconds / len(points),
         )

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from adaptive.core import UserError, Workload
-from adaptive.core.run import Stage, StageContext, atomic_write_json
+from adaptive.core.cost import Origin
+from adaptive.core.run import Stage, StageContext, atomic_write_json, resolve_device
 from adaptive.llm_puzzle import deploy, plan, report
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.checkpoint import save_child
@@ -57,7 +58,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             "costs",
             partial(deploy.price, run),
             (),
-            [identity, config.space, config.cost, config.workload, run.batch_sizes, config.device],
+            [identity, config.space, config.cost, config.workload, run.batch_sizes, run.origin],
         ),
         Stage("calibration", run.calibrate, (), [identity, text]),
         Stage("library", run.build, ("calibration",), [identity, config.space, config.distill]),
@@ -114,6 +115,11 @@ class Puzzle:
         """
         blocks = [BlockOption.from_config(entry) for entry in self.parent_config.blocks]
         return search_space(self.config.space, blocks)
+
+    @property
+    def origin(self) -> Origin:
+        """Where latencies are measured: a run that goes on elsewhere measures them anew."""
+        return Origin.here(resolve_device(self.config.device))
 
     @property
     def text_sources(self) -> list[str]:

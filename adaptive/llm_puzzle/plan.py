@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from adaptive.core import Budget, UserError, Workload, format_quantity
-from adaptive.core.cost import CostModel, Roofline, shipped_table
+from adaptive.core.cost import CostModel
 from adaptive.core.hardware import detect
 from adaptive.core.report import Report, frontier_plot
 from adaptive.core.run import Stage, StageContext, atomic_write_json, atomic_write_text, say
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.config import PuzzleConfig, ShapeConfig
+from adaptive.llm_puzzle.deploy import latency_of_another_device
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
 from adaptive.llm_puzzle.parent import parent_config, parent_directory
 from adaptive.llm_puzzle.prices import Pricing
@@ -42,7 +43,7 @@ def plan(ctx: StageContext, config: PuzzleConfig) -> None:
     work = config.workload
     device = detect(config.cost.hardware or ctx.device)
     shipped = config.cost.model == "shipped"
-    latency: CostModel = shipped_table(device.name) if shipped else Roofline(device)
+    latency: CostModel = latency_of_another_device(config.cost, ctx.device)
     kind = "sum of measured blocks" if shipped else BOUND
     suffix = "predicted" if shipped else "bound"
     pricing = Pricing(

@@ -11,7 +11,7 @@ import torch
 from adaptive.core import Allocation, Workload
 from adaptive.core.cost import MeasuredTable
 from adaptive.core.engine import Engine
-from adaptive.core.engine.verify import Verification, stride_of
+from adaptive.core.engine.verify import Verification, check_fits, stride_of
 from adaptive.core.engine.verify import verify as core_verify
 from adaptive.core.hardware import Clock
 from adaptive.core.run import resolve_device
@@ -69,6 +69,7 @@ def verify(
         config = parent_config(parent_directory(str(model)))
     dtype = dtype or ("bf16" if device.startswith("cuda") else "fp32")
     clock = make_clock(CostConfig(), device)
+    check_fits(stack(config), workload, dtype, device)
     if table is None:
         table = open_table(CostConfig(), clock)
         space = [
@@ -76,7 +77,10 @@ def verify(
             for b in map(BlockOption.from_config, config.blocks)
         ]
         profile_space(config, space, [workload], dtype, table, clock, CostConfig())
-    table.context_stride = stride_of(device)
+    stride = stride_of(device)
+    table = MeasuredTable(
+        table.origin, table, mode=clock.mode, context_stride=stride, notes=table.notes
+    )
     return core_verify(stack(config), workload, table, clock, dtype, engine=engine, seconds=seconds)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -176,12 +177,30 @@ def test_the_source_is_the_one_asked_for():
     assert latency_of_another_device(eager, "cpu").mode == "eager"  # type: ignore[attr-defined]
 
 
-def test_the_runs_own_device_is_the_default(monkeypatch):
-    asked = []
-    spec = DEVICES["h100-sxm"]
-    monkeypatch.setattr(deploy, "detect", lambda name: asked.append(name) or spec)
-    table = latency_of_another_device(CostConfig("shipped"), "cuda:1")
-    assert asked == ["cuda:1"] and len(table) == len(shipped_table("h100-sxm"))  # type: ignore[arg-type]
+@pytest.fixture
+def pretended_h100(monkeypatch) -> Origin:
+    """A run whose own device is the one that the shipped table was measured on."""
+    origin = shipped_table("h100-sxm").origin
+    monkeypatch.setattr(deploy, "detect", lambda device: DEVICES["h100-sxm"])
+    monkeypatch.setattr(Origin, "here", lambda device: origin)
+    return origin
+
+
+def test_the_runs_own_device_is_the_default(pretended_h100):
+    found = latency_of_another_device(CostConfig("shipped"), "cuda:1")
+    assert isinstance(found, MeasuredTable)
+    assert len(found) == len(shipped_table("h100-sxm")) and found.context_stride == 128
+
+
+def test_another_torch_on_this_device_is_refused_unless_forced(pretended_h100, monkeypatch):
+    newer = replace(pretended_h100, torch="9.9")
+    monkeypatch.setattr(Origin, "here", lambda device: newer)
+    with pytest.raises(UserError, match="torch='2.11.0.*here it is '9.9'"):
+        latency_of_another_device(CostConfig("shipped"), "cuda")
+    forced = latency_of_another_device(CostConfig("shipped", force=True), "cuda")
+    named = latency_of_another_device(CostConfig("shipped", hardware="h100-sxm"), "cpu")
+    assert isinstance(forced, MeasuredTable) and isinstance(named, MeasuredTable)
+    assert len(forced) == len(named)  # a device that is elsewhere has a torch of its own
 
 
 # --- the whole and its parts ---

@@ -53,6 +53,7 @@ def memory_of(
     tensor_parallel: int = 1,
     overhead_bytes: float = 0.0,
     stride: int = 1,
+    ring: bool = True,
 ) -> Memory:
     """What a workload takes on each device: all prompts prefilled at once, caches at full length.
 
@@ -67,13 +68,16 @@ def memory_of(
         tensor_parallel: devices that share the model.
         overhead_bytes: see ``Memory``.
         stride: caches have room for a multiple of so many tokens.
+        ring: caches of sliding windows hold no more than the window (servers); engines keep all.
     """
     shard, batch = stack.shard(tensor_parallel), workload.batch
     kv_dtype = kv_dtype or activation_dtype(dtype)
     lengths = [workload.prompt or 1, 1]
+    room = -(-workload.seq_len // stride) * stride
+    whole = batch * room * shard.kv_bytes_per_token(kv_dtype)
     return Memory(
         shard.weight_bytes(dtype),
-        shard.cache_bytes(batch, -(-workload.seq_len // stride) * stride, kv_dtype),
+        shard.cache_bytes(batch, room, kv_dtype) if ring else whole,
         max(shard.activation_bytes(batch, length, dtype) for length in lengths),
         overhead_bytes,
     )
@@ -89,6 +93,7 @@ def fits(
     tensor_parallel: int = 1,
     overhead_bytes: float = 0.0,
     stride: int = 1,
+    ring: bool = True,
 ) -> Memory:
     """:func:`memory_of` a workload that fits ``memory_bytes`` on each device.
 
@@ -105,6 +110,7 @@ def fits(
             tensor_parallel=tensor_parallel,
             overhead_bytes=overhead_bytes,
             stride=stride,
+            ring=ring,
         )
 
     memory = use(workload.batch)

@@ -16,6 +16,10 @@ from adaptive.core.errors import UserError
 Phase = Literal["prefill", "decode"]
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
 
+CONTEXT_STRIDE = 128
+"""Tokens of context between the decode graphs of an engine on a GPU: within a stride a step attends
+to all of its slots and masks those that are still empty."""
+
 
 @dataclass(frozen=True)
 class Origin:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from adaptive.core.cost.block import Block
+from adaptive.core.cost.rows import CONTEXT_STRIDE
 from adaptive.core.cost.shapes import FFN, Attention, Embedding, Head, Linear, NoOp
 from adaptive.core.cost.stack import Stack
 from adaptive.core.engine import ops
@@ -24,10 +25,6 @@ from adaptive.core.engine.modules import TORCH_DTYPES, KVCache, Step, Stream, bu
 from adaptive.core.errors import UserError
 
 Caches = list[KVCache | None]
-
-CONTEXT_STRIDE = 128
-"""Decode graphs are captured for every so many tokens of context: within a stride a step attends
-to all of its slots and masks those that are still empty."""
 
 
 class Rope:
@@ -210,22 +207,29 @@ class Generation:
         self.next_B = torch.zeros(batch, dtype=torch.int64, device=device)
         self.position_1 = torch.zeros(1, dtype=torch.int64, device=device)
         self.out_OB = torch.zeros(output, batch, dtype=torch.int64, device=device)
-        self._pool = torch.cuda.graph_pool_handle() if graphs else None
+        self._pool: object = None
         self._prefill: Callable[[], object] = self._read
         self._steps: dict[int, Callable[[], object]] = {}
         if graphs:
-            self._prefill = capture(self._read, self._pool)
-            for position in range(prompt, prompt + output - 1):
-                attended = self._attended(position)
-                if attended not in self._steps:
-                    self._steps[attended] = capture(
-                        lambda n=attended: self._one(n),
-                        self._pool,
-                        reset=lambda p=position: self.position_1.fill_(p),
-                    )
+            with torch.cuda.device(device):
+                self._capture()
+
+    def _capture(self) -> None:
+        """Captures the prefill, and a decode step for every stride of the context."""
+        self._pool = torch.cuda.graph_pool_handle()
+        self._prefill = capture(self._read, self._pool)
+        for position in range(self.prompt, self.prompt + self.output - 1):
+            attended = self._attended(position)
+            if attended not in self._steps:
+                self._steps[attended] = capture(
+                    lambda n=attended: self._one(n),
+                    self._pool,
+                    reset=lambda p=position: self.position_1.fill_(p),
+                )
 
     def run(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Generated tokens, [B, O]; on a GPU the work may still be under way."""
+        assert ids_BT.shape == self.ids_BT.shape, "a generation has a fixed size"
         self.ids_BT.copy_(ids_BT)
         self._prefill()
         self.position_1.fill_(self.prompt)

@@ -9,7 +9,7 @@ size, C tokens that a KV cache holds, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ TORCH_DTYPES = {
     "fp8": torch.bfloat16,  # of the activations; matrices are quantised
 }
 """Dtypes of `core.cost` that engines run, to torch's."""
+
+CHUNK_ELEMENTS = 2**24
 
 Stream = tuple[torch.Tensor, torch.Tensor | None]
 """The residual stream [M, H], and what the last sub-block adds to it."""
@@ -116,23 +118,39 @@ class Matrix(nn.Module):
     def __init__(self, inputs: int, outputs: int, bias: bool, fp8: bool, like: torch.Tensor):
         super().__init__()
         self.fp8, self.dtype = fp8, like.dtype
-        weight = like.new_empty(outputs, inputs).normal_(std=inputs**-0.5)
+        if fp8 and (inputs % 16 or outputs % 16):
+            raise UserError(f"fp8 needs widths in multiples of 16, not {inputs} x {outputs}")
+        weight = torch.empty(
+            outputs, inputs, dtype=ops.FP8 if fp8 else like.dtype, device=like.device
+        )
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(like.new_zeros(outputs), requires_grad=False) if bias else None
         if fp8:
-            if inputs % 16 or outputs % 16:
-                raise UserError(f"fp8 needs widths in multiples of 16, not {inputs} x {outputs}")
-            self.load(weight)
+            scale = torch.empty(1, outputs, device=like.device)
+            self.scale_1X = nn.Parameter(scale, requires_grad=False)
+        for rows in self._chunks():
+            size = len(weight[rows]), inputs
+            self._put(rows, like.new_empty(size).normal_(std=inputs**-0.5))
+
+    def _chunks(self) -> Iterator[slice]:
+        """Rows filled at once: to quantise a whole matrix takes several times its size."""
+        size = max(1, CHUNK_ELEMENTS // self.weight.shape[1])
+        for first in range(0, len(self.weight), size):
+            yield slice(first, first + size)
+
+    @torch.no_grad()
+    def _put(self, rows: slice, values_RX: torch.Tensor) -> None:
+        if self.fp8:
+            values_RX, scale_R1 = ops._operand(values_RX, True)
+            self.scale_1X[0, rows] = scale_R1[:, 0]
+        self.weight[rows] = values_RX
 
     @torch.no_grad()
     def load(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         """Takes values over, quantising them where that is asked for."""
-        if self.fp8:
-            values, scale = ops._operand(weight, True)
-            self.weight = nn.Parameter(values, requires_grad=False)
-            self.scale_1X = nn.Parameter(scale.t().contiguous(), requires_grad=False)
-        else:
-            self.weight.copy_(weight)
+        assert weight.shape == self.weight.shape, (weight.shape, self.weight.shape)
+        for rows in self._chunks():
+            self._put(rows, weight[rows])
         if bias is not None:
             assert self.bias is not None, "this shape has no bias"
             self.bias.copy_(bias)

@@ -12,14 +12,17 @@ from typing import Any
 import torch
 
 from adaptive.core.cost.block import Block, activation_dtype, dtype_bytes
+from adaptive.core.cost.footprint import memory_of
 from adaptive.core.cost.shapes import Attention, Embedding, Head
-from adaptive.core.cost.stack import Composite
+from adaptive.core.cost.stack import Composite, Stack
 from adaptive.core.cost.table import Phase
 from adaptive.core.cost.vision import Conv2d
 from adaptive.core.engine.engine import CONTEXT_STRIDE, Engine, Rope
 from adaptive.core.engine.modules import TORCH_DTYPES, KVCache, Step, build
 from adaptive.core.errors import UserError
+from adaptive.core.hardware.clock import Rotation
 from adaptive.core.hardware.profiler import Subject
+from adaptive.core.workload import Workload
 
 WORKING_SET = 4e9  # bytes that pass before a copy runs again, many times the caches
 MAX_COPIES = 64
@@ -72,45 +75,43 @@ def block_subject(
 
     def make() -> Callable[[], Any]:
         phase, length = run
-        calls = [_maker(block, phase, batch, length, dtype, device) for _ in range(copies)]
+        # Copies share what enters them: in a model it has just been written, and is at hand.
+        inputs = _inputs(block, batch, batch * (length if phase == "prefill" else 1), dtype, device)
+        calls = [_maker(block, phase, batch, length, dtype, device, inputs) for _ in range(copies)]
         return calls[0] if copies == 1 else Rotation(calls)
 
     return Subject(block, phase, batch, length, make, dtype, nbytes)
 
 
-class Rotation:
-    """A call that runs the next of several calls each time."""
-
-    def __init__(self, calls: list[Callable[[], Any]]):
-        self.calls, self.turn = calls, 0
-
-    def __call__(self) -> Any:
-        self.turn = (self.turn + 1) % len(self.calls)
-        return self.calls[self.turn]()
+@torch.no_grad()
+def _inputs(block: Block, batch: int, tokens: int, dtype: str, device: str) -> Any:
+    """Random inputs of a forward: ids [M], an image, or the residual stream and its addition."""
+    options: dict[str, Any] = {"dtype": TORCH_DTYPES[dtype], "device": device}
+    if isinstance(block, Embedding):
+        return torch.randint(block.vocab, (tokens,), device=device)
+    if isinstance(block, Conv2d):
+        image = torch.randn(batch, block.inputs, *_sides(tokens // batch, block.stride), **options)
+        return image.to(memory_format=torch.channels_last)
+    return tuple(torch.randn(tokens, _width(block), **options) for _ in range(2))
 
 
 @torch.no_grad()
 def _maker(
-    block: Block, phase: Phase, batch: int, length: int, dtype: str, device: str
+    block: Block, phase: Phase, batch: int, length: int, dtype: str, device: str, inputs: Any
 ) -> Callable[[], Any]:
-    """A call of a new module with random weights on random inputs."""
+    """A call of a new module with random weights."""
     module = build(block, dtype, device)
     options: dict[str, Any] = {"dtype": TORCH_DTYPES[dtype], "device": device}
-    tokens = batch * (length if phase == "prefill" else 1)
     if isinstance(block, Embedding):
-        ids_M = torch.randint(block.vocab, (tokens,), device=device)
         positions_T = torch.arange(length, device=device).clamp(max=max(block.positions - 1, 0))
-        return lambda: module(ids_M, positions_T)
+        return lambda: module(inputs, positions_T)
     if isinstance(block, Conv2d):
-        image = torch.randn(batch, block.inputs, *_sides(length, block.stride), **options)
-        image = image.to(memory_format=torch.channels_last)
-        return lambda: module(image)
-    stream = tuple(torch.randn(tokens, _width(block), **options) for _ in range(2))
+        return lambda: module(inputs)
     if isinstance(block, Head):
-        return lambda: module(stream, batch)
+        return lambda: module(inputs, batch)
     if not isinstance(block, Attention) or not block.cached:
         step = Step(batch, *(torch.empty(0, **options),) * 2, torch.arange(1), decode=False)
-        return lambda: module(stream, step)
+        return lambda: module(inputs, step)
     cos, sin = Rope(block.head_dim).table(length + 1, options["dtype"], device)
     cache = KVCache.empty(block, batch, length + (phase == "decode"), dtype, device)
     cache.keys.normal_()
@@ -126,7 +127,7 @@ def _maker(
         if cos.is_cuda:
             mask, slack = cos.new_zeros(1, 1, 1, length + 1), CONTEXT_STRIDE - 1
         step = Step(batch, cos[length:], sin[length:], positions_T, True, length + 1, mask, slack)
-    return lambda: module(stream, step, cache)
+    return lambda: module(inputs, step, cache)
 
 
 def _sides(pixels: int, stride: int) -> tuple[int, int]:
@@ -159,15 +160,26 @@ def engine_call(engine: Engine, phase: Phase, batch: int, length: int) -> Callab
 
 
 def engine_subject(
-    key: str, engine: Callable[[], Engine], phase: Phase, batch: int, length: int, dtype: str
+    key: str,
+    stack: Stack,
+    engine: Callable[[], Engine],
+    phase: Phase,
+    batch: int,
+    length: int,
+    dtype: str,
 ) -> Subject:
     """What measures a whole engine.
 
     Args:
         key: names the architecture in a table.
+        stack: of the engine.
         engine: makes the engine or returns one made before.
         phase, batch, length, dtype: as in ``Subject``.
     """
-    return Subject(
-        key, phase, batch, length, lambda: engine_call(engine(), phase, batch, length), dtype
-    )
+    prompt, output = (length, 0) if phase == "prefill" else (1, length)
+    nbytes = memory_of(stack, Workload(batch, prompt, output), dtype).total
+
+    def make() -> Callable[[], Any]:
+        return engine_call(engine(), phase, batch, length)
+
+    return Subject(key, phase, batch, length, make, dtype, nbytes)

@@ -106,7 +106,7 @@ def check_fits(stack: Stack, workload: Workload, dtype: str, device: str) -> Non
     if device.startswith("cuda"):
         torch.cuda.empty_cache()  # what this process has freed counts as used until given back
         free = torch.cuda.mem_get_info(device)[0]
-        fits(stack, workload, dtype, free, stride=stride_of(device))
+        fits(stack, workload, dtype, free, stride=stride_of(device), ring=False)
 
 
 class Verifier:
@@ -170,6 +170,12 @@ class Verifier:
             before = torch.cuda.memory_allocated(engine.device)
         sizes = workload.batch, workload.prompt, workload.output
         generations = {"it": Generation(engine, *sizes)}
+        if cuda:
+            generations["it"].run(generations["it"].ids_BT)
+            held = torch.cuda.max_memory_allocated(engine.device) - before + weights
+        else:  # which has no count of what lived: weights and caches alone
+            caches = generations["it"].caches
+            held = weights + sum(cache.nbytes for cache in caches if cache is not None)
         if self.reference is not None:
             generations["reference"] = Generation(self.reference, *sizes)
 
@@ -184,19 +190,14 @@ class Verifier:
                 target_spread=0.003,
                 max_seconds=GENERATION_SECONDS * self.seconds,
                 min_rounds=3,
+                least_rounds=3,
             )
         seconds = timings["it"].median
         if self.reference is not None:
             promised = model_latency(self.table, self.reference.stack, workload, self.dtype)
             seconds = timings.ratio("it", "reference").median * promised.seconds
-        need = memory_of(engine.stack, workload, self.dtype, stride=self.stride)
-        promised_bytes = need.total
-        if cuda:
-            held = torch.cuda.max_memory_allocated(engine.device) - before + weights
-        else:  # which has no count of what lived: weights and caches alone
-            promised_bytes -= need.activations
-            caches = generations["it"].caches
-            held = weights + sum(cache.nbytes for cache in caches if cache is not None)
+        need = memory_of(engine.stack, workload, self.dtype, stride=self.stride, ring=False)
+        promised_bytes = need.total if cuda else need.total - need.activations
         return [
             Component("generation", estimate.seconds, seconds, estimate.how),
             Component("memory", promised_bytes, float(held)),

@@ -1,7 +1,7 @@
 """Devices, clocks that measure properly, and the profiler that fills a table of times."""
 
 from adaptive.core.cost.roofline import DeviceSpec
-from adaptive.core.hardware.clock import MODES, Clock, CpuClock, CudaClock, clock_for
+from adaptive.core.hardware.clock import MODES, Clock, CpuClock, CudaClock, Rotation, clock_for
 from adaptive.core.hardware.detect import detect, device_name, measure_cpu
 from adaptive.core.hardware.device import DEVICES, match_device
 from adaptive.core.hardware.link import measure_all_reduce
@@ -15,6 +15,7 @@ __all__ = [
     "CpuClock",
     "CudaClock",
     "DeviceSpec",
+    "Rotation",
     "Subject",
     "Timing",
     "Timings",

@@ -22,12 +22,24 @@ MAX_CHAIN = 200  # calls
 Call = Callable[[], Any]
 
 
+class Rotation:
+    """A call that runs the next of several calls each time."""
+
+    def __init__(self, calls: Sequence[Call]):
+        self.calls, self.turn = list(calls), 0
+
+    def __call__(self) -> Any:
+        self.turn = (self.turn + 1) % len(self.calls)
+        return self.calls[self.turn]()
+
+
 class Clock(ABC):
     """Times calls without arguments on one device in one mode.
 
     Attributes:
         device: "cpu" or a CUDA device such as "cuda" or "cuda:1".
         mode: "eager", "compiled" (``torch.compile`` around the call) or "graph" (CUDA graph).
+            In all of them an engine's elementwise work is fused on a GPU.
         warmup: calls before the first timed one.
         threads: CPU threads that the subjects may use.
     """
@@ -46,8 +58,9 @@ class Clock(ABC):
         """What a table of this clock's times must say of their origin."""
         return Origin.here(self.device, self.threads)
 
-    def free_memory(self) -> float:
-        """Bytes that subjects measured at the same time may hold."""
+    def free_memory(self, share: float = 0.7) -> float:
+        """Bytes that are free; of a share of them, what is measured at the same time may hold:
+        activations and graphs need room as well."""
         return math.inf
 
     @abstractmethod
@@ -93,6 +106,8 @@ class Clock(ABC):
         """The call as the mode wants it, compiled or as it is."""
         if self.mode != "compiled":
             return call
+        if isinstance(call, Rotation):  # compiled as one, every turn would be another program
+            return Rotation([self.ready(one) for one in call.calls])
         import torch
 
         def body() -> Any:
@@ -196,12 +211,11 @@ class CudaClock(Clock):
         super().__init__(device, mode, warmup)
         self.threads = 0
 
-    def free_memory(self) -> float:
-        """Most of what other programs have left: activations and graphs need room as well."""
+    def free_memory(self, share: float = 0.7) -> float:
         import torch
 
         torch.cuda.empty_cache()
-        return 0.7 * torch.cuda.mem_get_info(self.device)[0]
+        return share * torch.cuda.mem_get_info(self.device)[0]
 
     def prepare(self, subjects: Mapping[str, Call], calls: int | None) -> Measure:
         import torch
@@ -222,7 +236,8 @@ class CudaClock(Clock):
     def _chain(self, call: Call, calls: int | None, pool: Any) -> tuple[Call, int]:
         """A function that queues a chain of calls on the current stream, and their number."""
         call = self.ready(call)
-        for _ in range(self.warmup):
+        turns = len(call.calls) if isinstance(call, Rotation) else 1
+        for _ in range(self.warmup * turns if self.mode == "compiled" else self.warmup):
             call()
 
         def repeat(times: int) -> Call:

@@ -56,13 +56,18 @@ class Timings(dict[str, Timing]):
 
     Attributes:
         samples: name to seconds, in round order; entry i of all names is of the same round.
-        unsettled: names whose error was still above the target when time ran out.
+        unsettled: names whose error was still above the target when time ran out, or that had too
+            few rounds for an error to be known.
     """
 
-    def __init__(self, samples: Mapping[str, list[float]], target_spread: float):
+    def __init__(
+        self, samples: Mapping[str, list[float]], target_spread: float, min_rounds: int = 1
+    ):
         super().__init__({name: Timing.of(values) for name, values in samples.items()})
         self.samples = samples
-        self.unsettled = [name for name, t in self.items() if t.error > target_spread]
+        self.unsettled = [
+            name for name, t in self.items() if t.error > target_spread or t.repeats < min_rounds
+        ]
 
     def ratio(self, name: str, other: str) -> Timing:
         """How many times as long ``name`` takes as ``other``: statistics of the rounds' ratios.
@@ -82,6 +87,7 @@ def round_robin(
     max_seconds: float = 10.0,
     min_rounds: int = 7,
     max_rounds: int = 1000,
+    least_rounds: int = 1,
     track: Callable[..., Any] | None = None,
     desc: str = "measuring",
     on_round: Callable[[Timings], None] | None = None,
@@ -93,9 +99,10 @@ def round_robin(
         names: the subjects.
         measure: runs the subjects in the given order and returns the seconds of one call of each.
         target_spread: stop once the relative error of every median is at most this.
-        max_seconds: start no further round after this time, though one round is always run.
+        max_seconds: start no further round after this time.
         min_rounds: rounds before the error is trusted.
         max_rounds: rounds after which to stop in any case.
+        least_rounds: rounds that are run however long they take.
         track: progress display ``track(iterable, total=..., desc=...)``.
         desc: what the progress display calls the loop.
         on_round: called with the timings so far after each round.
@@ -112,7 +119,7 @@ def round_robin(
         shuffle(order)
         for name, seconds in measure(order).items():
             samples[name].append(seconds)
-        timings = Timings(samples, target_spread)
+        timings = Timings(samples, target_spread, min_rounds)
         if on_round:
             on_round(timings)
         return timings
@@ -126,7 +133,8 @@ def round_robin(
     if track and fit > 0:
         rest = track(rest, total=min(fit, max_rounds - 1), desc=desc)
     for done in rest:
-        if done >= min_rounds and not timings.unsettled or now() - start >= max_seconds:
+        late = now() - start >= max_seconds and done >= least_rounds
+        if late or not timings.unsettled:
             break
         timings = one_round()
     return timings

@@ -104,6 +104,7 @@ class VerifyCostsConfig(ProfileConfig):
     # drifts; null: on the CPU
     pairs: bool | None = None
     force: bool = False  # use a table of another device or torch version
+    extrapolate: bool = False  # predict sizes beyond the table's, and mark them
 
     def validate(self) -> None:
         super().validate()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptive.core.cost import Block
+from adaptive.core.cost import Block, Head
 from adaptive.core.cost.hf_config import decoder_from_config
 from adaptive.core.cost.models import MODELS, DecoderShape, VitShape, block_variants
 from adaptive.core.cost.table import Phase
@@ -76,7 +76,13 @@ def requests(blocks: Sequence[Block], grid: GridConfig, vision: bool) -> Iterato
         for batch in grid.prefill_batches:
             if batch * prompt <= grid.prefill_tokens:
                 yield from (Request(block, "prefill", batch, prompt) for block in blocks)
+    most = max(*grid.batches, *grid.prefill_batches)
     # Between those: what depends on the number of tokens alone, at powers of two and half-way.
     for tokens in sorted({n * 2**i for n in (2, 3) for i in range(30)} | {1}):
         if tokens <= grid.prefill_tokens:
-            yield from (Request(block, "prefill", tokens, 1) for block in pointwise)
+            yield from (
+                Request(block, "prefill", tokens, 1)
+                for block in pointwise
+                # A head reads one position a sequence, however long the prompts.
+                if not isinstance(block, Head) or tokens <= most
+            )

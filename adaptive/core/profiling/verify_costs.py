@@ -33,18 +33,27 @@ from adaptive.core.profiling.profile import (
     open_table,
 )
 from adaptive.core.report import Report, predicted_measured_plot
-from adaptive.core.run import Stage, StageContext, atomic_write_json, say, to_plain
+from adaptive.core.run import (
+    Stage,
+    StageContext,
+    atomic_write_json,
+    resolve_device,
+    say,
+    to_plain,
+)
 from adaptive.core.workload import Workload
 
 
 def stages(config: VerifyCostsConfig) -> list[Stage]:
     """Measure the table's blocks, then children, then say how far off the sums are."""
     decoder_shape(shape_of(config))
+    # A run that goes on elsewhere measures anew.
+    origin = make_clock(config, resolve_device(config.device)).origin
     grid = [config.model, config.dtype, config.variants, config.workload, config.mode]
-    measured = [*grid, config.table, config.spread, config.seconds, config.force]
+    measured = [*grid, config.table, config.spread, config.seconds, config.force, origin]
     return [
         Stage("costs", lambda ctx: costs(ctx, config), (), measured),
-        Stage("children", lambda ctx: children(ctx, config), ("costs",), [config]),
+        Stage("children", lambda ctx: children(ctx, config), ("costs",), [config, origin]),
         Stage("report", lambda ctx: report(ctx, config), ("costs", "children"), [config]),
     ]
 
@@ -67,9 +76,10 @@ def costs(ctx: StageContext, config: VerifyCostsConfig) -> None:
     say(f"[costs] {check}")
     ctx.summary(
         {
-            "device": table.origin.device,
+            "device": clock.origin.device,
             **interpolation_errors(check),
             "table.rows": len(table),
+            "table.device": table.origin.device,
         }
     )
 
@@ -78,15 +88,21 @@ def children(ctx: StageContext, config: VerifyCostsConfig) -> None:
     """Predicts and measures every child; one file a child, so that a killed run goes on."""
     clock, shape = make_clock(config, ctx.device), shape_of(config)
     table = MeasuredTable.load(
-        ctx.input("costs") / "costs.csv", mode=clock.mode, context_stride=stride_of(clock.device)
+        ctx.input("costs") / "costs.csv",
+        mode=clock.mode,
+        context_stride=stride_of(clock.device),
+        extrapolate=config.extrapolate,
     )
     ask, dtype = config.children, config.dtype
-    pairs = clock.device == "cpu" if config.pairs is None else config.pairs
     blocks = blocks_of(shape, config.variants)
     stacks = random_children(shape, blocks, ask.count, ask.layers, ctx.seed)
-    reference = Engine(parent(shape, ask.layers), dtype, clock.device) if pairs else None
+    reference = (
+        Engine(parent(shape, ask.layers), dtype, clock.device)
+        if in_pairs(config, clock.device)
+        else None
+    )
     verifier = Verifier(table, clock, dtype, ask.seconds, reference)
-    memory = clock.free_memory() / 0.7
+    memory = clock.free_memory(1.0)
     for i, stack in enumerate(ctx.track(stacks, total=len(stacks), desc="children", unit="child")):
         file = ctx.dir / f"child{i:03d}.json"
         if file.exists():
@@ -103,6 +119,11 @@ def children(ctx: StageContext, config: VerifyCostsConfig) -> None:
                 found.append(record(component, child=i, **work.to_json()))
         del engine
         atomic_write_json(file, found)
+
+
+def in_pairs(config: VerifyCostsConfig, device: str) -> bool:
+    """Whether children are timed in turns with their parent."""
+    return device == "cpu" if config.pairs is None else config.pairs
 
 
 def record(component: Component, **where: Any) -> dict[str, Any]:
@@ -152,7 +173,8 @@ def _priced(predict: Callable[..., object], *where: Any) -> bool:
 
 
 def _bytes(verifier: Verifier, stack: Stack, workload: Workload) -> float:
-    return memory_of(stack, workload, verifier.dtype, stride=verifier.stride).total
+    memory = memory_of(stack, workload, verifier.dtype, stride=verifier.stride, ring=False)
+    return memory.total
 
 
 def workload_for(
@@ -185,7 +207,9 @@ def report(ctx: StageContext, config: VerifyCostsConfig) -> None:
     rows = [row for file in files for row in json.loads(file.read_text())]
     atomic_write_json(ctx.dir / "measurements.json", rows)
     kinds = {"decode": "decode", "generate": "generation", "memory": "memory"}
-    summary: dict[str, Any] = {"children": len(files), "commit": commit()}
+    generations = sum(row["name"] == "generation" for row in rows)
+    counts = {"children": len(files), "generations": generations}
+    summary: dict[str, Any] = {**counts, "pairs": in_pairs(config, ctx.device), "commit": commit()}
     page = Report(f"Costs of {config.model}", f"{config.dtype}, predicted against measured")
     numbers: dict[str, str] = {}
     for name, component in kinds.items():
@@ -213,19 +237,24 @@ def report(ctx: StageContext, config: VerifyCostsConfig) -> None:
         ]
         if points:
             figure = predicted_measured_plot(points, unit=unit, band=0.03)
-            page.section(component.capitalize()).figure(figure, _caption(component, config))
+            page.section(component.capitalize()).figure(
+                figure, _caption(component, config, ctx.device)
+            )
     page.section("Measurements").table([_shown(row) for row in rows])
     page.code("Configuration", json.dumps(to_plain(config), indent=2))
     page.save(ctx.dir / "report.html")
 
 
-def _caption(component: str, config: VerifyCostsConfig) -> str:
+def _caption(component: str, config: VerifyCostsConfig, device: str) -> str:
     if component == "memory":
         return "Most bytes that were allocated at any moment; on a CPU weights and caches."
-    return (
-        f"{config.children.count} random children of {config.model}; the prediction is the sum "
-        "over their blocks."
-    )
+    text = f"Random children of {config.model}; the prediction is the sum over their blocks."
+    if in_pairs(config, device):
+        text += (
+            " They were timed in turns with their parent: what is measured is the ratio, times "
+            "what is predicted for the parent."
+        )
+    return text
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:

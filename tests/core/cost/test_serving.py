@@ -250,3 +250,12 @@ def test_the_experiment_refuses_in_one_sentence(arguments, named, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
     assert named in capsys.readouterr().err
+
+
+def test_engines_keep_what_a_sliding_window_has_left():
+    stack = decoder(64, 100, [(Attention(64, 4, 2, 16, window=32), FFN(64, 128))] * 2)
+    work = Workload(3, 100, 28)
+    ring, whole = (memory_of(stack, work, "bf16", ring=ring) for ring in (True, False))
+    assert (ring.cache, whole.cache) == (2 * 3 * 32 * 128, 2 * 3 * 128 * 128)
+    assert ring.weights == whole.weights and ring.activations == whole.activations
+    assert memory_of(stack, work, "bf16", stride=128).cache == ring.cache

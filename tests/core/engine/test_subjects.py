@@ -177,13 +177,17 @@ def test_nbytes_cover_weights_and_caches(block, phase, dtype, monkeypatch):
 @pytest.fixture
 def pretended_gpu(monkeypatch):
     """A device "cuda" whose subjects are built on the meta device."""
-    maker = subjects._maker
+    maker, inputs = subjects._maker, subjects._inputs
 
-    def on_meta(block, phase, batch, length, dtype, device):
+    def made_on_meta(block, phase, batch, length, dtype, device, given):
         assert device == "cuda"
-        return maker(block, phase, batch, length, dtype, "meta")
+        return maker(block, phase, batch, length, dtype, "meta", given)
 
-    monkeypatch.setattr(subjects, "_maker", on_meta)
+    def given_on_meta(block, batch, tokens, dtype, device):
+        return inputs(block, batch, tokens, dtype, "meta")
+
+    monkeypatch.setattr(subjects, "_maker", made_on_meta)
+    monkeypatch.setattr(subjects, "_inputs", given_on_meta)
 
 
 def copies_of(call) -> int:
@@ -267,8 +271,10 @@ def test_engines_are_made_when_they_are_needed():
         made.append(Engine(STACK, "fp32", "cpu"))
         return made[-1]
 
-    subject = engine_subject("tiny", make, "decode", 2, 7, "fp32")
+    subject = engine_subject("tiny", STACK, make, "decode", 2, 7, "fp32")
     assert not made and subject.row_key("eager").block == "tiny"
+    # Weights, and keys and values of eight tokens of two sequences.
+    assert subject.nbytes > STACK.weight_bytes("fp32") + STACK.cache_bytes(2, 8, "fp32")
     assert subject.make()()[0].shape == (2, 50) and len(made) == 1
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adaptive.core.errors import UserError
-from adaptive.core.hardware import CpuClock, CudaClock, clock_for
+from adaptive.core.hardware import CpuClock, CudaClock, Rotation, clock_for
 
 
 def test_a_call_is_timed_in_seconds():
@@ -99,6 +99,16 @@ def test_compiled_subjects_do_not_share_versions():
     with torch._dynamo.config.patch(error_on_recompile=True):
         timings = CpuClock("compiled").compare(subjects, max_rounds=2)
     assert len(timings) == 12
+
+
+@pytest.mark.slow
+def test_each_turn_of_a_rotation_is_compiled_by_itself():
+    """Compiled as one, every turn would be another program, and a slow one."""
+    clock = CpuClock("compiled")
+    rotation = Rotation([lambda i=i: torch.ones(2) * i for i in range(12)])
+    ready = clock.ready(rotation)
+    assert isinstance(ready, Rotation) and len(ready.calls) == 12
+    assert [float(ready()[0]) for _ in range(13)] == [*range(1, 12), 0, 1]
 
 
 @pytest.mark.gpu

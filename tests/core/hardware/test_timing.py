@@ -109,3 +109,23 @@ def test_progress_and_reports():
 
 def test_nothing_to_do():
     assert round_robin([], lambda order: pytest.fail("called")) == {}
+
+
+def test_too_few_rounds_settle_nothing():
+    """Of one sample no error is known, and none is claimed."""
+    machine = Machine({"slow": 10.0})
+    timings = round_robin(machine.costs, machine.measure, max_seconds=1.0, now=machine.now)
+    assert timings["slow"].repeats == 1 and timings.unsettled == ["slow"]
+    timings = round_robin(
+        machine.costs, machine.measure, max_seconds=1.0, least_rounds=3, now=machine.now
+    )
+    assert timings["slow"].repeats == 3 and timings.unsettled == ["slow"]
+    timings = round_robin(
+        machine.costs,
+        machine.measure,
+        max_seconds=1.0,
+        min_rounds=3,
+        least_rounds=3,
+        now=machine.now,
+    )
+    assert timings["slow"].repeats == 3 and not timings.unsettled

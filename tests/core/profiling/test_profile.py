@@ -172,7 +172,7 @@ def test_a_table_by_formula_has_the_fits_of_the_formula(model, tmp_path):
     assert result.summary["interpolation.error.mean"] == pytest.approx(0, abs=1e-4)
     page = html.unescape((result.dir / "report.html").read_text(encoding="utf-8"))
     fits = MeasuredTable.load(path).fits()
-    assert {"ffn", "attention", "head"} <= {fit.group.kind for fit in fits}
+    assert {"ffn", "attention", "linear"} <= {fit.group.kind for fit in fits}
     for fit in fits:
         assert fit.describe() in page
     assert "None: the rows show" not in page

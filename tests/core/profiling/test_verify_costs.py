@@ -302,9 +302,9 @@ def test_a_table_of_elsewhere_is_refused_by_name_unless_forced(own, model, tmp_p
         experiment(model, *settings).run(tmp_path / "run")
     assert not list((tmp_path / "run").rglob("child*.json"))
     result = experiment(model, *settings, "force=true").run(tmp_path / "run")
-    assert result.summary["device"] == (
-        value if field == "device" else clock_for("cpu").origin.device
-    )
+    here = clock_for("cpu").origin.device
+    assert result.summary["device"] == here  # where the children ran
+    assert result.summary["table.device"] == (value if field == "device" else here)
     assert own.read_bytes() == before
 
 
