@@ -48,12 +48,18 @@ def read_table(path: Path) -> tuple[Origin, list[Row], dict[str, Any]]:
     first, _, rest = text.partition("\n")
     try:
         header = json.loads(first.removeprefix("#"))
-        if (header["format"], header["version"]) != (FORMAT, VERSION):
-            raise ValueError
+        found, version = header["format"], header["version"]
         origin = Origin(header["device"], header["torch"], header["threads"])
         expected, notes = header["rows"], header.get("notes", {})
+        if found != FORMAT:
+            raise ValueError
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not a cost table: no {FORMAT} {VERSION} header line") from None
+    if version != VERSION:
+        raise UserError(
+            f"{path} is a cost table of format {version}, read is {VERSION}: measure again into "
+            "another file"
+        )
     records = list(csv.reader(io.StringIO(rest)))
     if not records or tuple(records[0]) != COLUMNS:
         raise UserError(f"{path}: the second line must name the columns {','.join(COLUMNS)}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from adaptive.core.cost.block import Block
 from adaptive.core.cost.table import MeasuredTable, Origin, Phase, Row, RowKey
+from adaptive.core.cost.table_file import VERSION
 from adaptive.core.hardware.clock import Clock
 from adaptive.core.hardware.timing import Timing, Timings
 
@@ -57,7 +58,8 @@ class Subject:
 def default_table_path(origin: Origin) -> Path:
     """The user's table for an origin, under ``$ADAPTIVE_CACHE`` or ``~/.cache/adaptive``."""
     root = Path(os.environ.get("ADAPTIVE_CACHE") or Path.home() / ".cache" / "adaptive")
-    return root / "costs" / f"{origin.device}-{origin.torch}-{origin.threads}.csv"
+    # A new format begins a new table: an older one is in nobody's way.
+    return root / f"costs-{VERSION}" / f"{origin.device}-{origin.torch}-{origin.threads}.csv"
 
 
 def profile(

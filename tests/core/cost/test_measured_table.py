@@ -281,7 +281,7 @@ DAMAGES = {
     "only a header": (lambda t: t.split("\n")[0], "columns"),
     "empty": (lambda t: "", "not a cost table"),
     "no header": (lambda t: t.split("\n", 1)[1], "not a cost table"),
-    "another format": (lambda t: t.replace('"version": 2', '"version": 9'), "not a cost table"),
+    "another format": (lambda t: t.replace('"version": 2', '"version": 9'), "of format 9"),
     "negative time": (lambda t: t.replace(",0.25,", ",-0.25,"), "line 11.*no measurement"),
     "text for a number": (lambda t: t.replace(",0.25,", ",fast,"), "line 11.*cannot read"),
     "unknown phase": (lambda t: t.replace("sampling,decode", "sampling,d"), "unknown phase"),

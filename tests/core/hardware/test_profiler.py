@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from adaptive.core.cost import FFN, Attention, MeasuredTable, Origin, Row, RowKey
+from adaptive.core.cost.table_file import VERSION
 from adaptive.core.engine import block_subject
 from adaptive.core.hardware import (
     CpuClock,
@@ -36,6 +37,7 @@ class FakeClock(Clock):
 
 
 ATTENTION = Attention(8, 2, 1, 4)
+FOLDER = f"costs-{VERSION}"
 
 
 def subjects(*costs: float, counts: dict | None = None) -> list[Subject]:
@@ -168,10 +170,10 @@ def test_real_modules_on_the_cpu():
 
 def test_default_table_path(monkeypatch, tmp_path):
     monkeypatch.setenv("ADAPTIVE_CACHE", str(tmp_path))
-    assert default_table_path(ORIGIN) == tmp_path / "costs" / "test-cpu-2.15.0-1.csv"
+    assert default_table_path(ORIGIN) == tmp_path / FOLDER / "test-cpu-2.15.0-1.csv"
     monkeypatch.delenv("ADAPTIVE_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    expected = tmp_path / "home" / ".cache" / "adaptive" / "costs" / "test-cpu-2.15.0-1.csv"
+    expected = tmp_path / "home" / ".cache" / "adaptive" / FOLDER / "test-cpu-2.15.0-1.csv"
     assert default_table_path(ORIGIN) == expected
 
 
