@@ -102,7 +102,8 @@ def test_a_run_ends_with_its_results_and_its_report(command_line, tmp_path):
 def test_runs_go_below_their_name_and_the_time(command_line, tmp_path):
     command_line("+exp=toy", "items=2")
     (directory,) = (tmp_path / "runs" / "toy").iterdir()
-    time.strptime(directory.name, "%Y-%m-%d_%H-%M-%S")
+    started = time.mktime(time.strptime(directory.name, "%Y-%m-%d_%H-%M-%S"))
+    assert abs(time.time() - started) < 600
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,15 @@ from adaptive.core.hardware import Clock, clock_for, default_table_path, profile
 from adaptive.core.profiling.config import ProfileConfig
 from adaptive.core.profiling.grid import blocks_of, model_shape, requests
 from adaptive.core.report import Report
-from adaptive.core.run import Stage, StageContext, say, to_plain
+from adaptive.core.run import Stage, StageContext, resolve_device, say, to_plain
 from adaptive.core.run.environment import git_state
 
 
 def stages(config: ProfileConfig) -> list[Stage]:
     """One stage that measures; an interrupted one goes on where it was."""
     model_shape(config.model)  # refused before anything is measured
-    return [Stage("profile", lambda ctx: run(ctx, config), (), config)]
+    origin = make_clock(config, resolve_device(config.device)).origin
+    return [Stage("profile", lambda ctx: run(ctx, config), (), [config, origin])]
 
 
 def run(ctx: StageContext, config: ProfileConfig) -> None:
