@@ -41,7 +41,7 @@ def publish_table(source: Path, device: str, name: str, commit: str | None) -> P
     if commit:
         table.notes["commit"] = commit
     if source.is_dir():
-        table.notes["command"] = _run(source)["command"]
+        table.notes["command"] = _command(_run(source))
     for note in ("date", "commit", "multiprocessors", "command"):
         if not table.notes.get(note):
             raise UserError(
@@ -59,7 +59,7 @@ def publish_result(run: Path, device: str, name: str, commit: str | None) -> Pat
     summary = json.loads((run / "summary.json").read_text())
     git = about.get("git") or {}
     result: dict[str, Any] = {
-        "command": about["command"],
+        "command": _command(about),
         "date": about["started"][:10],
         "commit": commit or git.get("commit"),
         "model": name,
@@ -78,6 +78,12 @@ def publish_result(run: Path, device: str, name: str, commit: str | None) -> Pat
 
 def _run(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "run.json").read_text(encoding="utf-8"))
+
+
+def _command(about: dict[str, Any]) -> str:
+    """The command without where its run was written."""
+    words = about["command"].split(" ")
+    return " ".join(word for word in words if not word.startswith("hydra.run.dir="))
 
 
 def main() -> None:

@@ -224,7 +224,8 @@ def report(ctx: StageContext, config: VerifyCostsConfig) -> None:
     say("[report] " + ", ".join(f"{name} {value}" for name, value in numbers.items()))
     ctx.summary(summary)
     page.numbers(numbers)
-    units = {"decode": ("ms", 1e3), "generation": ("s", 1.0), "memory": ("GiB", 2.0**-30)}
+    memory = memory_unit(rows)
+    units = {"decode": ("ms", 1e3), "generation": ("s", 1.0), "memory": memory}
     for component, (unit, scale) in units.items():
         points = [
             {
@@ -240,7 +241,7 @@ def report(ctx: StageContext, config: VerifyCostsConfig) -> None:
             page.section(component.capitalize()).figure(
                 figure, _caption(component, config, ctx.device)
             )
-    page.section("Measurements").table([_shown(row) for row in rows])
+    page.section("Measurements").table([_shown(row, memory) for row in rows])
     page.code("Configuration", json.dumps(to_plain(config), indent=2))
     page.save(ctx.dir / "report.html")
 
@@ -257,9 +258,14 @@ def _caption(component: str, config: VerifyCostsConfig, device: str) -> str:
     return text
 
 
-def _shown(row: dict[str, Any]) -> dict[str, str]:
-    scale = 2.0**-30 if row["name"] == "memory" else 1e3
-    unit = "GiB" if row["name"] == "memory" else "ms"
+def memory_unit(rows: list[dict[str, Any]]) -> tuple[str, float]:
+    """The unit of memory in which a page is readable, and how many of it a byte is."""
+    most = max((row["measured"] for row in rows if row["name"] == "memory"), default=0.0)
+    return ("GiB", 2.0**-30) if most >= 2**30 else ("MiB", 2.0**-20)
+
+
+def _shown(row: dict[str, Any], memory: tuple[str, float]) -> dict[str, str]:
+    unit, scale = memory if row["name"] == "memory" else ("ms", 1e3)
     return {
         "child": str(row["child"]),
         "what": row["name"],

@@ -163,7 +163,7 @@ def predicted_measured_plot(
     axes.fill_between(line, line * (1 - band), line * (1 + band), color=SERIES[0], alpha=0.1, lw=0)
     axes.plot(line, line, color=MUTED, lw=1)
     axes.plot(predicted, measured, "o", color=SERIES[0], mec=PAPER, mew=0.8, ms=7)
-    if len(rows) <= 12:
+    if len(rows) <= 6:  # more labels than that would hide each other
         for row in rows:
             error = row["predicted"] / row["measured"] - 1
             axes.annotate(
