@@ -41,7 +41,7 @@ format: $(STAMP) ## rewrite what lint complains about
 	$(BIN)/ruff format .
 
 types: $(STAMP) ## static types
-	$(BIN)/pyrefly check
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 bench: $(STAMP) ## solvers on instances of published sizes
 	$(BIN)/python experiments/bench/solvers.py $(ARGS)
