@@ -3,8 +3,8 @@
 Usage: torchrun --nproc_per_node=2 experiments/measure_link.py --out LINK.json
 
 Adds {"2": [[bytes, seconds], ...]} to the file, which `nemotron_throughput.py --all-reduce` reads,
-and prints the bandwidth and latency that `AllReduce` fits to it. With gloo (no GPU) it measures the
-host.
+and prints the line (bandwidth and latency) closest to it and how far off that is. With gloo (no
+GPU) it measures the host.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def main() -> None:
     atomic_write_json(arguments.out, {**known, str(degree): points})
     fitted = AllReduce.fit(points, degree)
     print(
-        f"{degree} devices: {fitted.bandwidth / 1e9:.1f} GB/s, {1e6 * fitted.latency:.1f} us",
+        f"{degree} devices: {fitted.bandwidth / 1e9:.1f} GB/s, {1e6 * fitted.latency:.1f} us; "
+        f"that line is off by {fitted.error:.0%} on average",
         *(f"{size / 2**20:9.3f} MiB {1e6 * seconds:10.1f} us" for size, seconds in points),
         sep="\n",
     )

@@ -34,6 +34,8 @@ from adaptive.core.hardware.device import DEVICES
 from adaptive.core.resource import parse_quantity
 from adaptive.core.run import atomic_write_json, environment
 
+# What an "80 GB" H100 and a "141 GB" H200 report to programs (torch.cuda.mem_get_info).
+REPORTED = {"h100-sxm": "79.1GiB", "h200": "139.8GiB"}
 PARENT, CHILD = "llama-3-70b", "nemotron-super-49b"
 
 
@@ -224,8 +226,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--all-reduce", help="measured all-reduces (JSON, see above)")
     parser.add_argument("--device", default="h100-sxm", help="peaks and link")
     parser.add_argument("--degrees", type=int, nargs="+", default=[1, 2, 4, 8])
-    # An "80 GB" H100 reports 79.1 GiB to programs.
-    parser.add_argument("--memory", default="79.1GiB", help="of one GPU")
+    parser.add_argument("--memory", help="of one GPU; default: what --device reports to programs")
     parser.add_argument("--overhead", default="2GiB", help="CUDA context, NCCL, workspaces")
     parser.add_argument("--kv-dtype", help="bf16 with a table, as engines keep it; else fp8")
     parser.add_argument("--paged", action="store_true", help="cache for tokens that are there")
@@ -245,6 +246,9 @@ def main(argv: list[str] | None = None) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """All scenarios under the command line's settings."""
     spec = DEVICES[arguments.device]
+    memory = arguments.memory or REPORTED.get(arguments.device, spec.memory_bytes)
+    if memory is None:
+        raise UserError(f"the memory of {arguments.device} is not known: give --memory")
     if arguments.roofline:
         kv_dtype = arguments.kv_dtype or "fp8"
         model: CostModel = Roofline(spec, kv_dtype=kv_dtype)
@@ -258,7 +262,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     setting = Setting(
         model,
         {degree: _link(arguments, degree) for degree in arguments.degrees},
-        parse_quantity(arguments.memory, "memory", setting="--memory"),
+        parse_quantity(memory, "memory", setting="--memory"),
         parse_quantity(arguments.overhead, "memory", setting="--overhead"),
         kv_dtype,
         arguments.paged,

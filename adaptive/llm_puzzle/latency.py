@@ -48,24 +48,29 @@ def make_clock(config: CostConfig, device: str) -> Clock:
     return clock_for(device, mode_of(config, device))
 
 
-def phases(workload: Workload, stride: int = 1) -> list[tuple[Phase, int]]:
+def phases(
+    workload: Workload, stride: int = 1, kinks: Sequence[int] = ()
+) -> list[tuple[Phase, int]]:
     """(phase, length) of the points at which a workload's latency is measured.
 
-    A decode step takes time linear in its context, so the two ends of the generation suffice.
+    A decode step takes time linear in its context, so the two ends of the generation suffice, and
+    where a sliding window fills up in between, the context at which it does.
 
     Args:
         workload: batch and lengths.
         stride: tokens of context between an engine's decode graphs.
+        kinks: contexts at which the slope changes (``Block.kinks``).
     """
     steps, *ends = decode_contexts(workload)
     first, last = (-(-(end + 1) // stride) * stride - 1 for end in ends)
+    # A graph of more slots than its window has looks at one stride more than the window, less one.
+    bends = {-(-(kink + stride) // stride) * stride - 1 for kink in kinks}
     points: list[tuple[Phase, int]] = []
     if workload.prompt:
         points.append(("prefill", workload.prompt))
     if steps:
-        points.append(("decode", first))
-    if steps and last > first:
-        points.append(("decode", last))
+        contexts = {first, last, *(bend for bend in bends if first < bend < last)}
+        points.extend(("decode", context) for context in sorted(contexts))
     return points
 
 
@@ -103,7 +108,7 @@ def profile_space(
     subjects: list[Subject] = []
     for workload in workloads:
         check_fits(whole, workload, dtype, clock.device)
-        for phase, length in phases(workload, stride_of(clock.device)):
+        for phase, length in phases(workload, stride_of(clock.device), whole.kinks()):
             place = (phase, workload.batch, length, dtype)
             subjects += [block_subject(b, *place, clock.device, footprint) for b in blocks]
             subjects.append(engine_subject(model_key(model), whole, engine, *place))
@@ -170,7 +175,9 @@ def time_pair(
         name: Engine(stack(config), dtype, clock.device)
         for name, config in (("child", child), ("parent", parent))
     }
-    points, found = phases(workload, stride_of(clock.device)), []
+    # A child without its parent's windows is measured where the parent is, too.
+    kinks = engines["parent"].stack.kinks()
+    points, found = phases(workload, stride_of(clock.device), kinks), []
     for phase, length in points:
         timings = clock.compare(
             {
@@ -208,7 +215,7 @@ def measure_model(
     def key(config: PuzzleModelConfig, phase: Phase, length: int) -> RowKey:
         return RowKey.of(model_key(config), phase, workload.batch, length, dtype, clock.mode)
 
-    points = phases(workload, stride_of(clock.device))
+    points = phases(workload, stride_of(clock.device), stack(parent).kinks())
     if all(key(child, *point) in table for point in points):
         return
     for point in time_pair(parent, child, workload, dtype, clock, seconds):

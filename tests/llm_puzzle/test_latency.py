@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adaptive.core import Workload
-from adaptive.core.cost import MeasuredTable, Row
+from adaptive.core.cost import Attention, MeasuredTable, Origin, Row, RowKey
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
 from adaptive.llm_puzzle.config import CostConfig, SpaceConfig
 from adaptive.llm_puzzle.latency import (
@@ -69,6 +69,26 @@ def test_phases_of_a_workload():
     # Graphs for every 128 tokens attend to all of their slots.
     assert phases(Workload(1, 100, 100), 128)[1:] == [("decode", 127), ("decode", 255)]
     assert phases(Workload(1, 127, 2), 128)[1:] == [("decode", 127)]
+
+
+def test_phases_where_a_sliding_window_fills_up():
+    """The mean of the two ends is the mean of all steps only where time is linear in between."""
+    block = Attention(64, 8, 4, 8, window=200)
+    work = Workload(1, 150, 101)
+    points = phases(work, kinks=block.kinks())
+    assert points == [("prefill", 150), ("decode", 150), ("decode", 199), ("decode", 249)]
+
+    def seconds(context: int) -> float:
+        return 1e-6 + 1e-9 * block.decode_bytes(1, context, "bf16")
+
+    rows = [Row(RowKey("whole", p, 1, n, "bf16", "eager"), seconds(n)) for p, n in points]
+    table = MeasuredTable(Origin("any", "2.15.0", 0), rows)
+    steps = sum(seconds(context) for context in range(150, 250))
+    assert table.latency("whole", work, "bf16").seconds == pytest.approx(seconds(150) + steps)
+    # Outside of the generation nothing bends; the window's graph has up to a stride more slots.
+    assert phases(Workload(1, 300, 10), kinks=block.kinks()) == phases(Workload(1, 300, 10))
+    strided = phases(Workload(1, 100, 1000), 128, block.kinks())
+    assert strided[1:] == [("decode", 127), ("decode", 383), ("decode", 1151)]
 
 
 def test_auto_mode_follows_the_device():

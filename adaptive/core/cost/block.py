@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self, TypeVar
 
 from adaptive.core.errors import UserError
@@ -161,6 +162,10 @@ class Block(ABC):
     def parts(self) -> tuple[Block, ...]:
         """The blocks that are priced one by one: itself, or the members of a stack."""
         return (self,)
+
+    def parts_at(self, length: int) -> Iterator[tuple[Block, int]]:
+        """The parts with the length that each sees of an input of ``length``."""
+        yield self, length
 
     def shard(self, degree: int) -> Self:
         """The part that each of ``degree`` tensor-parallel devices holds.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from adaptive.core.cost.block import Block, activation_dtype
@@ -54,10 +54,14 @@ def affine_parts(block: Block, workload: Workload) -> Iterator[tuple[int, int]]:
 
 
 def model_cost(block: Block, workload: Workload, dtype: str, model: CostModel) -> dict[str, float]:
-    """Cost of a whole stack: the sum of its parts, each distinct part priced once."""
+    """Cost of a whole stack: the sum of its parts, each distinct part priced once.
+
+    A part behind a patch embedding or a strided convolution reads what they leave of the prompt.
+    """
     total = dict.fromkeys(model.resources, 0.0)
-    for part, count in Counter(block.parts()).items():
-        for resource, value in model.cost(part, workload, dtype).items():
+    for (part, prompt), count in Counter(block.parts_at(workload.prompt)).items():
+        work = replace(workload, prompt=prompt)
+        for resource, value in model.cost(part, work, dtype).items():
             total[resource] += count * value
     return total
 

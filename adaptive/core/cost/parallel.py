@@ -32,20 +32,26 @@ Phase = Literal["prefill", "decode"]
 
 @dataclass(frozen=True)
 class AllReduce:
-    """Time of a collective: a latency, and the bytes that a ring sends over each device's link.
+    """Time of a collective by the bytes that a ring sends over each device's link.
 
     A ring all-reduce of n bytes over d devices is a reduce-scatter and an all-gather, each of which
     sends (d - 1) / d * n bytes from every device (Patarasuk and Yuan, JPDC 69(2), 2009). Switches
     that add up on the way (NVLink SHARP) can send less; then the bandwidth fitted to measured
     times is larger than that of the link.
 
+    Libraries change protocol with the size of a message, so one line through all sizes is off by
+    what ``error`` says. Where ``points`` were measured, times lie on the lines between neighbours.
+
     Attributes:
         bandwidth: bytes/s that one device sends, one way (``DeviceSpec.link_bandwidth``).
         latency: seconds of a collective of no bytes.
+        points: measured (bytes sent by each device, seconds), ascending; times of less are those of
+            the first, and beyond the last the line goes on at ``bandwidth``.
     """
 
     bandwidth: float
     latency: float = 0.0
+    points: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.bandwidth > 0 or not 0 <= self.latency < float("inf"):
@@ -65,14 +71,30 @@ class AllReduce:
     def _passes(self, passes: int, nbytes: float, degree: int) -> float:
         if checked_degree(degree) == 1:
             return 0.0
-        return self.latency + passes * (degree - 1) / degree * nbytes / self.bandwidth
+        sent = passes * (degree - 1) / degree * nbytes
+        if not self.points:
+            return self._line(sent)
+        sizes, seconds = np.transpose(self.points)
+        beyond = max(sent - sizes[-1], 0.0) / self.bandwidth
+        return float(np.interp(sent, sizes, seconds)) + beyond
+
+    def _line(self, sent: float) -> float:
+        return self.latency + sent / self.bandwidth
+
+    @property
+    def error(self) -> float:
+        """Mean relative distance of the line from the measured points; 0 without any."""
+        if not self.points:
+            return 0.0
+        return sum(abs(self._line(sent) / t - 1) for sent, t in self.points) / len(self.points)
 
     @classmethod
     def fit(cls, points: Sequence[tuple[float, float]], degree: int) -> AllReduce:
-        """Least squares of the relative errors over measured all-reduces.
+        """Measured all-reduces, and the line that is closest to them in relative terms.
 
         Args:
-            points: (bytes, seconds) pairs of at least two sizes (``measure_all_reduce``).
+            points: (bytes, seconds) pairs of at least two sizes (``measure_all_reduce``); the
+                median counts where a size was measured more than once.
             degree: devices that took part.
 
         Raises:
@@ -84,14 +106,16 @@ class AllReduce:
         sizes, seconds = np.asarray(points, dtype=float).reshape(-1, 2).T
         if len(set(sizes)) < 2 or not (seconds > 0).all():
             raise UserError("an all-reduce is fitted to positive times of at least two sizes")
-        features = np.stack([np.ones_like(sizes), 2 * (degree - 1) / degree * sizes], axis=1)
+        sent = 2 * (degree - 1) / degree * sizes
+        features = np.stack([np.ones_like(sent), sent], axis=1)
         scaled = features / seconds[:, None]
         latency, slope = np.linalg.lstsq(scaled, np.ones_like(seconds), rcond=None)[0]
         if latency < 0:  # noise of small sizes: the best line through the origin
             latency, slope = 0.0, scaled[:, 1].sum() / (scaled[:, 1] ** 2).sum()
         if slope <= 0:
             raise UserError("these all-reduces do not get slower with size: measure larger ones")
-        return cls(bandwidth=float(1 / slope), latency=float(latency))
+        curve = tuple((float(x), float(np.median(seconds[sent == x]))) for x in np.unique(sent))
+        return cls(float(1 / slope), float(latency), curve)
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,10 @@ class Stack(Composite):
     def parts(self) -> tuple[Block, ...]:
         return tuple(part for block in self.blocks for part in block.parts())
 
+    def parts_at(self, length: int) -> Iterator[tuple[Block, int]]:
+        for block, seen in self._at(length):
+            yield from block.parts_at(seen)
+
     def key(self) -> str:
         return f"stack({'+'.join(b.key() for b in self.blocks)})"
 

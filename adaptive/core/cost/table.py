@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -280,12 +281,16 @@ class MeasuredTable:
 
     def _refusal(self, key: RowKey, phase: Phase, batch: int, length: int) -> UserError:
         series = self.series().get(locate(key)[0], Series((), {}))
+        axes = [sorted(set(values)) for values in zip(*series.rows, strict=True)]
         sizes = [
-            f"{name} {', '.join(f'{x:g}' for x in sorted({point[i] for point in series.rows}))}"
-            for i, name in enumerate(series.names)
+            f"{name} {', '.join(f'{x:g}' for x in values)}"
+            for name, values in zip(series.names, axes, strict=True)
         ]
+        # A device without memory for all of them leaves holes at the largest.
+        holes = math.prod(len(values) for values in axes) > len(series.rows) > 0
         return UserError(
             f"no {self.mode} {key.dtype} time of {key.block} {phase} at batch {batch}, length "
-            f"{length}: measured are {'; '.join(sizes) or 'no sizes of it'}; profile it, or set "
+            f"{length}: measured are {'; '.join(sizes) or 'no sizes of it'}"
+            f"{', but not all of their combinations' if holes else ''}; profile it, or set "
             "extrapolate=true"
         )

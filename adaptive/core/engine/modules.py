@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from adaptive.core.cost.block import Block
-from adaptive.core.cost.shapes import FFN, Attention, Embedding, Head, Linear, NoOp
+from adaptive.core.cost.shapes import FFN, Attention, Embedding, Head, Linear, NoOp, Norm
 from adaptive.core.cost.stack import Composite
 from adaptive.core.cost.vision import Conv2d, VitBlock
 from adaptive.core.engine import ops
@@ -202,6 +202,19 @@ class LinearModule(nn.Module):
         return x_MH, self.matrix(normed)
 
 
+class NormModule(nn.Module):
+    """The norm after the last block of an encoder: the stream summed up, and its norm."""
+
+    def __init__(self, block: Norm, fp8: bool, like: torch.Tensor):
+        super().__init__()
+        self.norm = InputNorm(block.hidden, True, block.bias, False, like)
+
+    def forward(self, stream: Stream, step: Step, cache: KVCache | None = None) -> Stream:
+        x_MH, normed_MH = self.norm(stream)
+        assert isinstance(normed_MH, torch.Tensor), "norms that stand alone are never quantised"
+        return x_MH, normed_MH
+
+
 class EmbeddingModule(nn.Module):
     """Token embedding, and learned positions where it has them; never quantised."""
 
@@ -305,6 +318,7 @@ MODULES: dict[type[Block], Callable[..., nn.Module]] = {
     Attention: AttentionModule,
     FFN: FFNModule,
     Linear: LinearModule,
+    Norm: NormModule,
     Embedding: EmbeddingModule,
     Head: HeadModule,
     Conv2d: ConvModule,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -80,8 +80,8 @@ def forward_latency(
 ) -> Estimate:
     """Seconds of one forward of a whole model: the sum over its blocks."""
     found = [
-        (count, table.seconds(part, phase, batch, length, dtype))
-        for part, count in Counter(stack.parts()).items()
+        (count, table.seconds(part, phase, batch, seen, dtype))
+        for (part, seen), count in Counter(stack.parts_at(length)).items()
     ]
     seconds = sum(count * estimate.seconds for count, estimate in found)
     return Estimate(seconds, worst(*(estimate.how for _, estimate in found)))
@@ -90,8 +90,8 @@ def forward_latency(
 def model_latency(table: MeasuredTable, stack: Stack, workload: Workload, dtype: str) -> Estimate:
     """Seconds of a whole workload: the sum over the model's blocks."""
     found = [
-        (count, table.latency(part, workload, dtype))
-        for part, count in Counter(stack.parts()).items()
+        (count, table.latency(part, replace(workload, prompt=seen), dtype))
+        for (part, seen), count in Counter(stack.parts_at(workload.prompt)).items()
     ]
     seconds = sum(count * estimate.seconds for count, estimate in found)
     return Estimate(seconds, worst(*(estimate.how for _, estimate in found)))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptive.core.cost import Block, Head
+from adaptive.core.cost import Block, Conv2d, Head
 from adaptive.core.cost.hf_config import decoder_from_config
 from adaptive.core.cost.models import MODELS, DecoderShape, VitShape, block_variants
 from adaptive.core.cost.table import Phase
@@ -48,7 +48,7 @@ def model_shape(model: str) -> DecoderShape | VitShape:
 def blocks_of(shape: DecoderShape | VitShape, variants: VariantsConfig) -> list[Block]:
     """Every distinct block to measure."""
     if isinstance(shape, VitShape):
-        return [shape.block()]
+        return list(dict.fromkeys(shape.stack().blocks))
     blocks = block_variants(
         shape,
         variants.kv_heads,
@@ -64,7 +64,10 @@ def requests(blocks: Sequence[Block], grid: GridConfig, vision: bool) -> Iterato
     if vision:
         for tokens in grid.tokens:
             for batch in grid.batches:
-                yield from (Request(block, "prefill", batch, tokens) for block in blocks)
+                for block in blocks:
+                    # A patch embedding sees the pixels of the patches.
+                    pixels = block.stride**2 if isinstance(block, Conv2d) else 1
+                    yield Request(block, "prefill", batch, tokens * pixels)
         return
     pointwise = [block for block in blocks if block.pointwise]
     attention = [block for block in blocks if not block.pointwise]

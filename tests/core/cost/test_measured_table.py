@@ -162,8 +162,13 @@ def test_a_hole_that_nothing_surrounds_is_outside():
     """The largest caches do not fit: beyond their last context nothing is known."""
     block = Attention(8192, 64, 8, 128)
     assert RowKey.of(block, "decode", 256, 32767, "bf16", "graph") not in FITTED
-    with pytest.raises(UserError, match="batch 256, length 32767: measured are kv_heads 1, 2"):
+    with pytest.raises(
+        UserError, match="batch 256, length 32767: measured are kv_heads 1, 2"
+    ) as no:
         FITTED.seconds(block, "decode", 256, 32767, "bf16")
+    assert "16383" not in str(no.value) and "but not all of their combinations" in str(no.value)
+    with pytest.raises(UserError, match="16384; profile it"):  # where there are no holes
+        FITTED.seconds(FFN(4096, 14336), "prefill", 20_000, 1, "bf16")
     found = EXTENDED.seconds(block, "decode", 256, 32767, "bf16")
     assert found.how == "extrapolated"
     assert found.seconds == pytest.approx(h100_like.seconds(block, "decode", 256, 32767), rel=0.05)

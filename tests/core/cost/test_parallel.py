@@ -153,6 +153,29 @@ def test_fit_recovers_a_ring(bandwidth, latency, degree, sizes):
         assert fitted.seconds(n, degree) == pytest.approx(link.seconds(n, degree), rel=1e-4)
 
 
+def test_measured_sizes_keep_their_times():
+    """A library that changes its protocol between sizes is on no line; the points are kept."""
+    points = [(1 << 12, 8e-6), (1 << 16, 9e-6), (1 << 20, 60e-6), (1 << 24, 1e-4)]
+    link = AllReduce.fit([*points, (1 << 12, 7e-6), (1 << 12, 30e-6)], 4)
+    for nbytes, seconds in points:
+        assert link.seconds(nbytes, 4) == pytest.approx(seconds)
+        assert link.gather_seconds(2 * nbytes, 4) == pytest.approx(seconds)
+    assert link.seconds(1, 4) == pytest.approx(8e-6)
+    half_way = link.seconds(((1 << 20) + (1 << 24)) / 2, 4)
+    assert half_way == pytest.approx(80e-6)
+    beyond = 1.5 * ((1 << 30) - (1 << 24)) / link.bandwidth
+    assert link.seconds(1 << 30, 4) == pytest.approx(1e-4 + beyond)
+    assert link.error > 0.2
+
+
+def test_a_line_is_what_it_is_fitted_to():
+    link = AllReduce(450e9, 5e-6)
+    assert link.error == 0
+    fitted = AllReduce.fit([(n, link.seconds(n, 2)) for n in (1 << 12, 1 << 20, 1 << 28)], 2)
+    assert fitted.error < 1e-6
+    assert (fitted.bandwidth, fitted.latency) == pytest.approx((450e9, 5e-6))
+
+
 def test_fit_takes_no_negative_latency():
     fitted = AllReduce.fit([(1e6, 0.9e-5), (1e8, 1e-3), (2e8, 2e-3)], 2)
     assert fitted.latency == 0.0

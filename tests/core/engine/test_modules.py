@@ -53,6 +53,8 @@ POINTWISE = [
 ]
 VIT = [VitBlock(16, 4, 32), VitBlock(16, 2, 48, layer_scale=True)]
 ENDS = [
+    Norm(16),
+    Norm(16, bias=True),
     Embedding(50, 16),
     Embedding(50, 16, positions=40),
     Head(16, 50),
@@ -109,7 +111,7 @@ def call(module, block: Block, batch: int = 2, length: int = 4):
 
 def test_every_registered_shape_has_a_case():
     kinds = {block.kind for block in CASES}
-    assert kinds == set(BLOCKS) - {"noop", "norm"}
+    assert kinds == set(BLOCKS) - {"noop"}
     assert {shape.kind for shape in MODULES} == kinds - {"vit_block"}
 
 
@@ -288,6 +290,15 @@ def test_embeddings():
     assert torch.equal(placed(ids_M, positions_T), wanted)
 
 
+@named([block for block in ENDS if isinstance(block, Norm)])
+def test_norms_that_stand_alone(block):
+    module = make(block)
+    stream = tuple(torch.randn(2, 6, 16))
+    x_MH, normed_MH = module(stream, prefill_of(block, 2, 3))
+    assert torch.equal(x_MH, stream[0] + stream[1])
+    close(normed_MH, normed(module.norm, x_MH.double()))
+
+
 @named([block for block in ENDS if isinstance(block, Head)])
 def test_heads(block):
     module = make(block)
@@ -388,7 +399,6 @@ class Unknown(FFN):
         (FFN(16, 24), "int8", "dtype=int8 cannot be run"),
         (FFN(16, 24), "fp8", "fp8 needs widths in multiples of 16, not 24 x 16"),
         (NoOp(), "fp32", r"no module runs noop\(\), choose one of attention, ffn"),
-        (Norm(16), "fp32", r"no module runs norm\(h=16\), choose one of"),
         (Unknown(16, 24), "fp32", r"no module runs unknown\(h=16,i=24\), choose one of"),
         (Stack((Unknown(16, 24),)), "fp32", r"no module runs unknown\("),
         (Stack((Norm(16),)), "fp32", r"no module runs norm\(h=16\) inside a stack"),

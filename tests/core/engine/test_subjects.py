@@ -20,6 +20,7 @@ from adaptive.core.cost import (
     Embedding,
     Head,
     Linear,
+    Norm,
     VitBlock,
     decoder,
 )
@@ -39,6 +40,7 @@ CASES: list[Block] = [
     Linear(16, 32, bias=True),
     Embedding(50, 16),
     Embedding(50, 16, positions=10),
+    Norm(16, bias=True),
     Head(16, 48),
     Head(16, 48, tied=True),
     Head(16, 48, every_position=True),
@@ -77,7 +79,7 @@ def count(call) -> int:
 
 
 def test_every_registered_shape_has_a_case():
-    assert {block.kind for block in CASES} == set(BLOCKS) - {"noop", "norm"}
+    assert {block.kind for block in CASES} == set(BLOCKS) - {"noop"}
 
 
 @runs
@@ -97,7 +99,7 @@ def test_every_shape_runs(block, phase, dtype):
         rows = tokens if block.every_position else batch
         wanted = [(rows, block.vocab), (rows,)]
     else:
-        assert isinstance(block, Attention | FFN | VitBlock | Linear)
+        assert isinstance(block, Attention | FFN | VitBlock | Linear | Norm)
         width = block.inputs if isinstance(block, Linear) else block.hidden
         wanted = [(tokens, width), (tokens, getattr(block, "outputs", width))]
     for outputs in (first, second):

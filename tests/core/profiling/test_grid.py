@@ -16,6 +16,7 @@ from adaptive import zoo
 from adaptive.core.cost import (
     FFN,
     Attention,
+    Conv2d,
     Embedding,
     Head,
     Linear,
@@ -137,10 +138,12 @@ def test_tensor_parallel_adds_the_parts():
         blocks_of(TINY, VariantsConfig(ffn_multiple=32, tensor_parallel=[3]))
 
 
-def test_the_block_of_an_encoder():
+def test_the_blocks_of_an_encoder_are_all_that_it_is_made_of():
     shape = MODELS["vit-small"]
     assert isinstance(shape, VitShape)
-    assert blocks_of(shape, VariantsConfig()) == [shape.block()]
+    blocks = blocks_of(shape, VariantsConfig())
+    assert set(blocks) == set(shape.stack().parts())
+    assert {block.kind for block in blocks} == {"conv2d", "embedding", "vit_block", "norm"}
 
 
 # --- sizes ---
@@ -218,12 +221,26 @@ def test_what_runs_together_is_asked_for_together(grid):
 
 
 def test_images():
+    """Every block of a whole encoder has a time at every size; its stem sees pixels."""
     shape, grid = MODELS["vit-small"], GridConfig(batches=[1, 8], tokens=[49, 196])
-    wanted = list(requests(blocks_of(shape, VariantsConfig()), grid, vision=True))
-    assert {(w.phase, w.batch, w.length) for w in wanted} == {
-        ("prefill", batch, tokens) for batch in (1, 8) for tokens in (49, 196)
-    }
-    assert len(wanted) == 4
+    blocks = blocks_of(shape, VariantsConfig())
+    wanted = list(requests(blocks, grid, vision=True))
+    sizes = {(batch, tokens) for batch in (1, 8) for tokens in (49, 196)}
+    for block in blocks:
+        pixels = 256 if isinstance(block, Conv2d) else 1
+        assert {(w.batch, w.length) for w in wanted if w.block == block} == {
+            (batch, tokens * pixels) for batch, tokens in sizes
+        }
+    table = table_of(wanted, 1, fitted=False)
+    for batch, tokens in sizes:
+        found = forward_latency(table, shape.stack(), "prefill", batch, tokens * 256, "bf16")
+        parts = [seconds_of(b, batch, tokens) for b in shape.stack().parts()]
+        assert found.seconds == pytest.approx(sum(parts)) and found.how == "measured"
+
+
+def seconds_of(block, batch, tokens):
+    pixels = 256 if isinstance(block, Conv2d) else 1
+    return h100_like.seconds(block, "prefill", batch, tokens * pixels)
 
 
 # --- what is asked later is covered ---
