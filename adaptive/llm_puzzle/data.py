@@ -185,7 +185,7 @@ def _hub_texts(name: str, key: str) -> Iterator[str]:
     if "." in Path(name).suffix or name.startswith(("/", "./", "../", "~")):
         raise UserError(missing)
     try:
-        from datasets import load_dataset
+        from datasets import load_dataset  # pyrefly: ignore[missing-import]
     except ImportError:
         raise UserError(
             f"{missing}, and reading it as a data set needs `pip install datasets`"
