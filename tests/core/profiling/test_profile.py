@@ -373,10 +373,16 @@ def test_encoders_are_profiled_by_image(tmp_path):
         "profile", *settings, *SETTINGS[:4], f"table={tmp_path / 'vit.csv'}"
     ).run(tmp_path / "run")
     table = MeasuredTable.load(tmp_path / "vit.csv")
-    assert {(row.key.phase, row.key.batch, row.key.length) for row in table} == {
-        ("prefill", batch, tokens) for batch in (1, 2) for tokens in (4, 9)
+    sizes = [(batch, tokens) for batch in (1, 2) for tokens in (4, 9)]
+    work = {  # blocks; pixels of the stem; what depends on the number of tokens alone
+        "vit_block": set(sizes),
+        "conv2d": {(batch, 256 * tokens) for batch, tokens in sizes},
+        **dict.fromkeys(("norm", "embedding"), {(batch * tokens, 1) for batch, tokens in sizes}),
     }
-    assert result.summary["rows"] == 4
+    found = {(row.key.block.split("(")[0], row.key.batch, row.key.length) for row in table}
+    assert found == {(kind, *size) for kind, sizes in work.items() for size in sizes}
+    assert {row.key.phase for row in table} == {"prefill"}
+    assert result.summary["rows"] == 16
     assert result.summary["interpolation.error.mean"] is None  # no point between others
 
 
