@@ -114,10 +114,6 @@ class LayerInitialiser:
         make(variant, how)
         return variant
 
-    def _batches(self, states_NTH: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        masks = self.at.mask_NT.split(self.batch_size)
-        yield from zip(states_NTH.split(self.batch_size), masks, strict=True)
-
     # --- feed-forward ---
 
     @cached_property
@@ -126,8 +122,9 @@ class LayerInitialiser:
         mlp = self.at.layer.mlp
 
         def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            for mid_BTH, mask_BT in self._batches(self.at.mid_NTH):
-                h_MI = mlp.channels(self.at.layer.post_attention_layernorm(mid_BTH[mask_BT]))
+            for at in self.at.batches(self.batch_size):
+                mid_MH = at.mid_NTH[at.mask_NT]
+                h_MI = mlp.channels(at.layer.post_attention_layernorm(mid_MH))
                 yield h_MI, nn.functional.linear(h_MI, mlp.down_proj.weight)
 
         return Moments.of(pairs())
@@ -135,9 +132,9 @@ class LayerInitialiser:
     @cached_property
     def _ffn_input_moments(self) -> Moments:
         def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            for mid_BTH, mask_BT in self._batches(self.at.mid_NTH):
-                n_MH = self.at.layer.post_attention_layernorm(mid_BTH[mask_BT])
-                yield n_MH, self.at.layer.mlp(n_MH)
+            for at in self.at.batches(self.batch_size):
+                n_MH = at.layer.post_attention_layernorm(at.mid_NTH[at.mask_NT])
+                yield n_MH, at.layer.mlp(n_MH)
 
         return Moments.of(pairs())
 
@@ -173,16 +170,10 @@ class LayerInitialiser:
     # --- attention ---
 
     @cached_property
-    def _attention_output_NTH(self) -> torch.Tensor:
-        """What the parent's attention adds to the residual stream."""
-        return self.at.mid_NTH - self.at.x_NTH
-
-    @cached_property
     def _attention_input_moments(self) -> Moments:
         def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            outputs = self._attention_output_NTH.split(self.batch_size)
-            for (x_BTH, mask_BT), y_BTH in zip(self._batches(self.at.x_NTH), outputs, strict=True):
-                yield self.at.layer.input_layernorm(x_BTH[mask_BT]), y_BTH[mask_BT]
+            for at in self.at.batches(self.batch_size):
+                yield at.layer.input_layernorm(at.x_NTH[at.mask_NT]), _attention_output(at)
 
         return Moments.of(pairs())
 
@@ -214,11 +205,15 @@ class LayerInitialiser:
 
     def _pooled_pairs(self, variant: PuzzleLayer) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         bias = variant.self_attn.o_proj.bias
-        outputs = self._attention_output_NTH.split(self.batch_size)
-        for (x_BTH, mask_BT), y_BTH in zip(self._batches(self.at.x_NTH), outputs, strict=True):
-            heads_BTF = self.positions.heads(variant, x_BTH)
-            y_MH = y_BTH[mask_BT]
-            yield heads_BTF[mask_BT], y_MH if bias is None else y_MH - bias
+        for at in self.at.batches(self.batch_size):
+            heads_BTF = self.positions.heads(variant, at.x_NTH)
+            y_MH = _attention_output(at)
+            yield heads_BTF[at.mask_NT], y_MH if bias is None else y_MH - bias
+
+
+def _attention_output(at: LayerActivations) -> torch.Tensor:
+    """What the parent's attention adds to the residual stream."""
+    return (at.mid_NTH - at.x_NTH)[at.mask_NT]
 
 
 def mean_pool_heads(weight: torch.Tensor, rows: int, head_dim: int) -> torch.Tensor:

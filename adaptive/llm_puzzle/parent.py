@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase
 
 from adaptive.core.errors import UserError
+from adaptive.llm_puzzle.activations import free_memory
 from adaptive.llm_puzzle.adapters import translate
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
+from adaptive.llm_puzzle.stream import StreamedLayers
+from adaptive.llm_puzzle.weights import Weights, weight_files
+
+SHARE = 0.4
+"""Of a device's free memory that a parent may take; the rest is for activations and variants."""
 
 
 @dataclass(frozen=True)
@@ -96,51 +100,18 @@ def parent_config(directory: Path) -> PuzzleModelConfig:
     return translate(config)
 
 
-def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a model directory.
-
-    Raises:
-        UserError: there are none, or the index names one that is missing.
-    """
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(
-                f"parent: {index} is no index of weights; copy or download it again"
-            ) from None
-        files = [directory / name for name in sorted(names)]
-    else:
-        files = [directory / "model.safetensors"]
-    for file in files:
-        if not file.is_file():
-            raise UserError(
-                f"parent: {directory} lacks {file.name}; put the model's safetensors weights there"
-            )
-    return files
-
-
-def read_weights(files: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields (name, tensor) of every tensor in the files.
-
-    Raises:
-        UserError: a file is truncated or corrupt.
-    """
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as handle:
-                for name in handle.keys():  # noqa: SIM118 - not a mapping
-                    yield name, handle.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"parent: {file} is not a readable safetensors file ({error}); copy or download "
-                "it again"
-            ) from None
-
-
-def load_parent(name: str, device: torch.device, dtype: torch.dtype) -> Parent:
+def load_parent(
+    name: str, device: torch.device, dtype: torch.dtype, layers: int | None = None
+) -> Parent:
     """Loads a parent in evaluation mode with gradients off.
+
+    Args:
+        name: a zoo name, a directory or a hub name.
+        device: of the weights.
+        dtype: of the weights.
+        layers: of the parent on the device at once, the others being read when they are used (see
+            ``stream``); None: all where they take less than ``SHARE`` of the free memory, else as
+            many as do.
 
     Raises:
         UserError: nothing there, weights missing, corrupt or of other shapes, or an architecture
@@ -148,15 +119,28 @@ def load_parent(name: str, device: torch.device, dtype: torch.dtype) -> Parent:
     """
     directory = parent_directory(name)
     config = parent_config(directory)
-    files = weight_files(directory)
+    weights = Weights(weight_files(directory))
     with torch.device("meta"):
         model = PuzzleForCausalLM(config)
+    room = _room(model, device, dtype) if layers is None else layers
+    if room < len(config.blocks):
+        streamed = StreamedLayers(config, weights, device, dtype, room)
+        weights.check(streamed.shapes())
+        model.model.layers = streamed  # pyrefly: ignore[bad-assignment]
     model.to_empty(device=device)
     model.to(dtype)  # pyrefly: ignore[bad-argument-type]
     _materialise_buffers(model, device)
-    _fill(model, files)
+    _fill(model, weights)
     model.eval().requires_grad_(False)
     return Parent(model, _tokenizer(directory), directory)
+
+
+def _room(model: PuzzleForCausalLM, device: torch.device, dtype: torch.dtype) -> int:
+    """Layers of a model on ``meta`` that a share of the device's free memory holds."""
+    sizes = [sum(w.numel() for w in layer.parameters()) for layer in model.model.layers]
+    room = SHARE * free_memory(device) / dtype.itemsize
+    room -= sum(w.numel() for w in model.parameters()) - sum(sizes)
+    return len(sizes) if sum(sizes) <= room else int(room // max(sizes))
 
 
 def _materialise_buffers(model: PuzzleForCausalLM, device: torch.device) -> None:
@@ -170,25 +154,13 @@ def _materialise_buffers(model: PuzzleForCausalLM, device: torch.device) -> None
 
 
 @torch.no_grad()
-def _fill(model: PuzzleForCausalLM, files: list[Path]) -> None:
+def _fill(model: PuzzleForCausalLM, weights: Weights) -> None:
     wanted = dict(model.named_parameters(remove_duplicate=False))
-    tied = model.config.tie_word_embeddings
-    missing = set(wanted) - ({"lm_head.weight"} if tied else set())
-    for name, tensor in read_weights(files):
-        if name not in wanted:
-            continue  # buffers that older checkpoints carry
-        if wanted[name].shape != tensor.shape:
-            raise UserError(
-                f"parent: {name} has shape {list(tensor.shape)}, but config.json asks for "
-                f"{list(wanted[name].shape)}"
-            )
-        wanted[name].copy_(tensor)
-        missing.discard(name)
-    if missing:
-        raise UserError(
-            f"parent: the safetensors files lack {len(missing)} weights, {min(missing)} among "
-            "them; the checkpoint is incomplete"
-        )
+    if model.config.tie_word_embeddings:
+        wanted.pop("lm_head.weight")
+    weights.check({name: weight.shape for name, weight in wanted.items()})
+    for name, weight in wanted.items():
+        weight.copy_(weights.read(name))
 
 
 def _tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:

@@ -35,11 +35,11 @@ from adaptive.llm_puzzle.parent import (
     load_parent,
     parent_config,
     parent_directory,
-    weight_files,
 )
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.score import inversions, score_library
 from adaptive.llm_puzzle.space import LayerSpace, search_space
+from adaptive.llm_puzzle.weights import weight_files
 
 
 def stages(config: PuzzleConfig) -> list[Stage]:

@@ -2,7 +2,7 @@
 
 Everything Puzzle needs of a parent (distilling, scoring) needs the input and output of one layer
 after another, for all calibration rows. So activations advance through the depth of the model
-while only two of them, and one layer, are in use at a time.
+while only those of a few layers are kept, wherever there is room for them.
 
 Shapes: N rows, B rows of a batch, T tokens, H hidden size.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from adaptive.llm_puzzle.activations import Store
 from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption, half
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer, Rope
@@ -32,9 +33,10 @@ class Positions:
 
     @staticmethod
     def of(model: PuzzleForCausalLM, x_BTH: torch.Tensor) -> Positions:
-        position_ids = torch.arange(x_BTH.shape[1], device=x_BTH.device)[None]
-        rope = model.model.rotary_emb(x_BTH, position_ids=position_ids)
-        return Positions(rope, model.model.masks(x_BTH[:1], position_ids))
+        x_1TH = x_BTH[:1].to(model.device)
+        position_ids = torch.arange(x_1TH.shape[1], device=x_1TH.device)[None]
+        rope = model.model.rotary_emb(x_1TH, position_ids=position_ids)
+        return Positions(rope, model.model.masks(x_1TH, position_ids))
 
     def attend(self, layer: PuzzleLayer, x_BTH: torch.Tensor) -> torch.Tensor:
         return layer.attend(x_BTH, self._rope(x_BTH), mask=self._mask(layer, x_BTH))
@@ -63,9 +65,12 @@ class Positions:
 class LayerActivations:
     """What the parent's layer sees and makes of it, for all rows.
 
+    All of them may wait somewhere else; parts of them are on the layer's device.
+
     Attributes:
         index: of the layer.
         layer: the parent's.
+        device: of the layer.
         x_NTH: input of the layer.
         mid_NTH: between its attention and its feed-forward half.
         y_NTH: output of the layer.
@@ -74,40 +79,82 @@ class LayerActivations:
 
     index: int
     layer: PuzzleLayer
+    device: torch.device
     x_NTH: torch.Tensor
     mid_NTH: torch.Tensor
     y_NTH: torch.Tensor
     mask_NT: torch.Tensor
 
+    def __len__(self) -> int:
+        return len(self.x_NTH)
+
     def part(self, rows: slice) -> LayerActivations:
-        """Some rows in full length."""
+        """Some rows in full length, left where they are."""
         return self._view(rows, slice(None))
 
     def rows(self, index: torch.Tensor, length: int) -> LayerActivations:
-        """Some rows, cut to ``length`` tokens."""
-        return self._view(index, slice(length))
+        """Some rows, cut to ``length`` tokens, on the layer's device."""
+        return self._view(index, slice(length)).here()
+
+    def batches(self, size: int) -> Iterator[LayerActivations]:
+        """All rows in order, so many at once, on the layer's device."""
+        for start in range(0, len(self), size):
+            yield self.part(slice(start, start + size)).here()
+
+    def here(self) -> LayerActivations:
+        """The same on the layer's device."""
+        states = (self.x_NTH, self.mid_NTH, self.y_NTH, self.mask_NT)
+        return self._with(*(state.to(self.device, non_blocking=True) for state in states))
 
     def _view(self, rows: slice | torch.Tensor, tokens: slice) -> LayerActivations:
         states = (self.x_NTH, self.mid_NTH, self.y_NTH, self.mask_NT)
-        return LayerActivations(self.index, self.layer, *(s[rows, tokens] for s in states))
+        return self._with(*(_cut(state, rows, tokens) for state in states))
+
+    def _with(self, *states: torch.Tensor) -> LayerActivations:
+        return LayerActivations(self.index, self.layer, self.device, *states)
+
+
+def _cut(state: torch.Tensor, rows: slice | torch.Tensor, tokens: slice) -> torch.Tensor:
+    if isinstance(rows, torch.Tensor):
+        rows = rows.to(state.device)
+    return state[rows, tokens]
 
 
 @torch.no_grad()
-def walk(model: PuzzleForCausalLM, rows: Rows, batch_size: int) -> Iterator[LayerActivations]:
+def walk(
+    model: PuzzleForCausalLM, rows: Rows, batch_size: int, store: Store | None = None
+) -> Iterator[LayerActivations]:
     """One forward pass of the parent over all rows, layer by layer.
 
     Args:
         model: the parent.
-        rows: on the model's device.
+        rows: on any device.
         batch_size: rows computed at once.
+        store: where activations wait; None keeps them on the model's device.
     """
-    x_NTH = model.model.embed_tokens(rows.ids_NT)
+    device = model.device
+    store = store or Store("device", device)
+    size = (*rows.ids_NT.shape, model.config.hidden_size)
+    mask_NT = rows.mask_NT.to(device if store.place == "device" else "cpu")
+    parts = [slice(start, start + batch_size) for start in range(0, len(rows), batch_size)]
+    x_NTH = store.empty(size, model.dtype)
+    for part in parts:
+        x_NTH[part] = model.model.embed_tokens(rows.ids_NT[part].to(device))
     positions = Positions.of(model, x_NTH)
     for index, layer in enumerate(model.model.layers):
-        mid_NTH = torch.cat([positions.attend(layer, x) for x in x_NTH.split(batch_size)])
-        y_NTH = torch.cat([layer.feed(mid) for mid in mid_NTH.split(batch_size)])
-        yield LayerActivations(index, layer, x_NTH, mid_NTH, y_NTH, rows.mask_NT)
+        mid_NTH, y_NTH = store.empty(size, model.dtype), store.empty(size, model.dtype)
+        for part in parts:
+            mid_BTH = positions.attend(layer, x_NTH[part].to(device))
+            mid_NTH[part] = mid_BTH
+            y_NTH[part] = layer.feed(mid_BTH)
+        yield LayerActivations(index, layer, device, x_NTH, mid_NTH, y_NTH, mask_NT)
         x_NTH = y_NTH
+
+
+def walk_bytes(model: PuzzleForCausalLM, rows: Rows, layers: int = 1) -> float:
+    """Bytes of activations that a walk keeps while so many layers are looked at together."""
+    tensors = 1 + 2 * layers + 2  # the input; of each layer two more; those of the next
+    return tensors * rows.ids_NT.numel() * model.config.hidden_size * model.dtype.itemsize
 
 
 def build(model: PuzzleForCausalLM, option: AttentionOption | FFNOption) -> PuzzleLayer:

@@ -105,7 +105,7 @@ def test_pooling_heads_that_are_equal_loses_nothing(model, layers):
                 .flatten(0, 1)
             )
     mid = Positions.of(model, at.x_NTH).attend(layer, at.x_NTH)
-    again = LayerActivations(at.index, layer, at.x_NTH, mid, layer.feed(mid), at.mask_NT)
+    again = LayerActivations(at.index, layer, at.device, at.x_NTH, mid, layer.feed(mid), at.mask_NT)
     option = AttentionOption("gqa", 2)
     variant = initialiser(model, again)(option, "paper")
     wanted = contribution(model, again, layer, option)
