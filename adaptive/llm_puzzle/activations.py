@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 PLACES = ("device", "host", "disk")
 SHARES = {"device": 0.3, "host": 0.5}
@@ -77,3 +81,13 @@ class Store:
             # The mapping keeps the space; whatever ends the process gives it back.
             os.unlink(name)
         return flat.view(*shape)
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """The items, each made by a thread while the one before it is in use."""
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as reader:
+        coming = reader.submit(next, source, end)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(next, source, end)
+            yield item  # type: ignore[misc]

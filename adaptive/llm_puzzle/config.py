@@ -70,6 +70,12 @@ class DistillConfig:
     learning_rate: float = 1e-3
     warmup: float = 0.05  # of the steps
     grad_clip: float = 1.0
+    # relative fall of the held-out loss, from one eighth of the training to the next, below which a
+    # variant stops; 0: none does
+    early_stop: float = 0.0
+    # layers whose variants of equal shape are trained as one batched problem; null: one on a CPU,
+    # on a GPU the more the narrower the parent is
+    group: int | None = None
 
 
 @dataclass
@@ -168,6 +174,12 @@ class PuzzleConfig(TaskConfig):
 
     parent: str = "zoo:llama-tiny"  # zoo:NAME, a Hugging Face directory or a hub name
     dtype: str = "float32"
+    # layers of the parent on the device at once, others are read from its checkpoint when they are
+    # used; null: as many as fit
+    parent_layers: int | None = None
+    # where the parent's activations wait: device, host (memory), disk (the run's directory); auto:
+    # the nearest with room
+    activations: str = "auto"
     plan_only: bool = False  # price the space from the parent's configuration, load no weights
     shape: ShapeConfig | None = None  # planning only: the parent's shape, so that nothing is read
     data: DataConfig = field(default_factory=DataConfig)
@@ -190,6 +202,13 @@ class PuzzleConfig(TaskConfig):
         one_of("cost.mode", self.cost.mode, ("auto", "eager", "graph"))
         # AdamW overflows in float16 without loss scaling, which distillation does not do.
         one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        one_of("activations", self.activations, ("auto", "device", "host", "disk"))
+        if self.parent_layers is not None and self.parent_layers < 0:
+            raise UserError(f"parent_layers={self.parent_layers} must not be negative")
+        if self.distill.group is not None and self.distill.group < 1:
+            raise UserError(f"distill.group={self.distill.group} must be at least 1, or null")
+        if not 0 <= self.distill.early_stop < 1:
+            raise UserError(f"distill.early_stop={self.distill.early_stop} must be in [0, 1)")
         if len(set(self.baselines)) < len(self.baselines):
             raise UserError(f"baselines={self.baselines} names one twice")
         counts = {

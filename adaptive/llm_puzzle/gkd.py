@@ -15,7 +15,7 @@ from torch import nn
 
 from adaptive.llm_puzzle.config import GKDConfig
 from adaptive.llm_puzzle.data import Rows, steps_for
-from adaptive.llm_puzzle.distill import schedule
+from adaptive.llm_puzzle.group_trainer import schedule
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.score import kl_divergence
 

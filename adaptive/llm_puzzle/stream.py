@@ -55,7 +55,7 @@ class StreamedLayers(nn.Module):
         return len(self.config.blocks)
 
     def __iter__(self) -> Iterator[PuzzleLayer]:
-        return (self[i] for i in range(len(self)))
+        return (self._layer(i) for i in range(len(self)))
 
     def __getitem__(self, index: int | slice) -> PuzzleLayer | Iterator[PuzzleLayer]:
         """A layer; of a slice an iterator, which reads each when it comes to it."""

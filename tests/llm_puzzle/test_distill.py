@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_puzzle import CHILDREN, blocks_of
 
 from adaptive.core.errors import UserError
+from adaptive.llm_puzzle.activations import PLACES, Store
 from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption
 from adaptive.llm_puzzle.config import DistillConfig, SpaceConfig
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.distill import HELD_OUT, build_library, schedule
+from adaptive.llm_puzzle.distill import build_library, groups
+from adaptive.llm_puzzle.group_trainer import HELD_OUT, Speed, schedule
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
+from adaptive.llm_puzzle.parent import load_parent
 from adaptive.llm_puzzle.space import LayerSpace, search_space
 
 SPACE = SpaceConfig(kv_heads=[1], ffn_fractions=[0.5], layers=[0, 2])
@@ -211,3 +216,110 @@ def test_the_learning_rate_rises_and_falls():
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0.1 <= rates[-1] < 0.11
     assert schedule(0, 1, 0.05) == 1.0
+
+
+# --- groups of layers ---
+
+EVERY = SpaceConfig(kv_heads=[1], ffn_fractions=[0.5], layers=[0, 1, 2])
+# The batched product of attention has no kernel of its own on a CPU, of which torch warns.
+grouped = pytest.mark.filterwarnings("ignore:There is a performance drop")
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"), [(1, [[0], [1], [2]]), (2, [[0, 1], [2]]), (9, [[0, 1, 2]]), (None, None)]
+)
+def test_groups_are_layers_in_order(parent, size, wanted):
+    space = search_space(EVERY, parent.blocks)
+    found = groups(parent.model, space, DistillConfig(group=size))
+    assert found == (wanted or [[0], [1], [2]])  # on a CPU nothing is batched by itself
+
+
+def test_groups_end_where_the_parent_changes(make_child):
+    model = make_child("mixed heads")
+    space = [LayerSpace((b.attention,), (b.ffn,)) for b in blocks_of(CHILDREN["mixed heads"])]
+    assert groups(model, space, DistillConfig(group=4)) == [[0], [1], [2], [3]]
+
+
+@grouped
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("layers", [[0, 1, 2], [0, 2]])
+def test_a_group_learns_what_its_layers_learn_alone(parent, rows, tmp_path, size, layers):
+    config = SpaceConfig(kv_heads=[1], ffn_fractions=[0.5], layers=layers)
+    space = search_space(config, parent.blocks)
+    alone = make(parent, space, rows, tmp_path / "alone")
+    together = make(
+        parent, space, rows, tmp_path / "together", dataclasses.replace(CONFIG, group=size)
+    )
+    assert len(alone) == len(together) == 4 * len(layers)
+    for a, b in zip(alone, together, strict=True):
+        assert (a.layer, a.side, a.option, a.tokens) == (b.layer, b.side, b.option, b.tokens)
+        assert b.loss == pytest.approx(a.loss, rel=1e-3)
+        assert b.loss_start == pytest.approx(a.loss_start, rel=1e-5)
+
+
+@grouped
+def test_a_killed_group_goes_on_and_ends_with_the_same_bytes(parent, rows, tmp_path):
+    space = search_space(EVERY, parent.blocks)
+    config = dataclasses.replace(CONFIG, group=3)
+    make(parent, space, rows, tmp_path / "whole", config)
+    made: list[VariantRecord] = []
+
+    def kill(record: VariantRecord) -> None:
+        made.append(record)
+        if len(made) == 5:  # in the middle of the second group
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(parent, space, rows, tmp_path / "cut", config, log=kill)
+    make(parent, space, rows, tmp_path / "cut", config)
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_where_parent_and_activations_are_changes_no_bit(
+    built, parent_dir, space, rows, tmp_path, place
+):
+    streamed = load_parent(str(parent_dir), torch.device("cpu"), torch.float32, layers=0)
+    store = Store(place, torch.device("cpu"), tmp_path)
+    make(streamed, space, rows, tmp_path / "library", store=store)
+    assert files(tmp_path / "library") == files(built[0])
+
+
+def test_a_variant_that_no_longer_learns_stops(parent, space, rows, tmp_path):
+    long = DistillConfig(tokens=6000, batch_size=4, learning_rate=3e-3)
+    whole = make(parent, space, rows, tmp_path / "whole", long)
+    early = dataclasses.replace(long, early_stop=0.5)
+    stopped = make(parent, space, rows, tmp_path / "early", early)
+    assert all(b.tokens < 0.5 * a.tokens for a, b in zip(whole, stopped, strict=True))
+    assert all(b.loss <= b.loss_start for b in stopped)
+    never = dataclasses.replace(long, early_stop=1e-9)
+    assert sum(r.tokens for r in make(parent, space, rows, tmp_path / "n", never)) > sum(
+        r.tokens for r in stopped
+    )
+
+
+def test_what_training_takes_is_counted(parent, space, rows, tmp_path):
+    speed = Speed()
+    records = make(parent, space, rows, tmp_path, speed=speed)
+    assert speed.tokens == sum(record.tokens for record in records) and speed.seconds > 0
+    linear = 2 * 32 * 32  # FLOPs of a product with a token
+    ffn, kv1 = 3 * 2 * 32 * 48, 2 * (2 * 32 * 32 + 2 * 8 * 32)
+    tokens = records[0].tokens
+    least = {  # attention scores come on top
+        "kv1": 3 * kv1 + 2 * ffn, "linear": 3 * linear + 2 * ffn, "ffn24": 3 * ffn // 2, "own": 0
+    }  # fmt: skip
+    products = tokens * (least["kv1"] + least["linear"] + least["ffn24"] + 3 * linear) * 2
+    assert products < speed.flops < 1.2 * products
+
+
+def test_weights_of_16_bits_are_trained_in_32(parent_dir, rows, tmp_path):
+    """Steps that bfloat16 rounds away add up: its weights have eight bits, steps are smaller."""
+    low = load_parent(str(parent_dir), torch.device("cpu"), torch.bfloat16)
+    config = SpaceConfig(kv_heads=[], ffn_fractions=[0.5], layers=[0], attention_linear=False)
+    space = search_space(config, low.blocks)
+    slow = DistillConfig(init="paper", tokens=40_000, batch_size=8, learning_rate=2e-5, warmup=0.0)
+    records = make(low, space, rows, tmp_path, slow)
+    for record in records:
+        assert record.loss < 0.99 * record.loss_start
+    stored = Library(tmp_path).state(0, FFNOption("mlp", 24))
+    assert {weight.dtype for weight in stored.values()} == {torch.bfloat16}
