@@ -20,6 +20,7 @@ from adaptive.llm_puzzle.config import DataConfig
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.pretrain.corpus import read_text
 from adaptive.llm_puzzle.runtime import engine_of
+from adaptive.llm_puzzle.stream import StreamedLayers
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,11 @@ def sample_rows(
     if bos is None:
         raise UserError(
             "data.calibration=self needs a parent with a bos_token_id; name a text file"
+        )
+    if isinstance(model.model.layers, StreamedLayers):
+        raise UserError(
+            "data.calibration=self needs the whole parent on the device, which has no room for "
+            "it; name a text file or a data set"
         )
     eos = model.config.eos_token_id
     ends = torch.tensor([eos] if isinstance(eos, int) else eos or [], device=model.device)

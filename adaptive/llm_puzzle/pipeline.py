@@ -18,17 +18,20 @@ import torch
 
 from adaptive.core import UserError, Workload
 from adaptive.core.cost import Origin
+from adaptive.core.hardware import detect
 from adaptive.core.run import Stage, StageContext, atomic_write_json, resolve_device
 from adaptive.llm_puzzle import deploy, plan, report
+from adaptive.llm_puzzle.activations import Store
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.checkpoint import save_child
 from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.data import Rows, read_rows, sample_rows
-from adaptive.llm_puzzle.distill import build_library
+from adaptive.llm_puzzle.distill import build_library, groups
 from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.fingerprint import fingerprint, source_fingerprint
 from adaptive.llm_puzzle.gkd import distill_globally
-from adaptive.llm_puzzle.library import Library
+from adaptive.llm_puzzle.group_trainer import Speed
+from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
 from adaptive.llm_puzzle.parent import (
     Parent,
@@ -38,7 +41,9 @@ from adaptive.llm_puzzle.parent import (
 )
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.score import inversions, score_library
+from adaptive.llm_puzzle.shapes import DTYPES, stack
 from adaptive.llm_puzzle.space import LayerSpace, search_space
+from adaptive.llm_puzzle.walk import walk_bytes
 from adaptive.llm_puzzle.weights import weight_files
 
 
@@ -136,7 +141,14 @@ class Puzzle:
         return {batch: Workload(batch, work.prompt, work.output) for batch in self.batch_sizes}
 
     def parent(self, device: str) -> Parent:
-        return _load(self.config.parent, self.parent_fingerprint, device, self.config.dtype)
+        config = self.config
+        mark = self.parent_fingerprint
+        return _load(config.parent, mark, device, config.dtype, config.parent_layers)
+
+    def store(self, ctx: StageContext, parent: Parent, rows: Rows, layers: int = 1) -> Store:
+        """Where the parent's activations on some rows wait while so many layers need them."""
+        nbytes = walk_bytes(parent.model, rows, layers)
+        return Store.choose(self.config.activations, nbytes, parent.model.device, ctx.dir)
 
     # --- stages ---
 
@@ -162,7 +174,7 @@ class Puzzle:
         ctx.summary(
             {
                 "parent.loss": quality.loss,
-                "parent.params": sum(p.numel() for p in parent.model.parameters()),
+                "parent.params": stack(parent.model.config).params(),
                 "data.train_tokens": train.tokens,
                 "data.validation_tokens": held.tokens,
             }
@@ -182,31 +194,60 @@ class Puzzle:
         """Makes the block library."""
         parent, distill = self.parent(ctx.device), self.config.distill
         space, library = self.space, Library(ctx.dir)
+        rows = _rows(ctx, "train")
+        largest = max(map(len, groups(parent.model, space, distill)))
+        timing = ctx.dir / "speed.json"
+        speed = Speed(**(_read(timing) if timing.is_file() else {}))
+
+        def made(record: VariantRecord) -> None:
+            atomic_write_json(timing, asdict(speed))
+            ctx.log(
+                None,
+                layer=record.layer,
+                option=record.option,
+                side=record.side,
+                start=record.loss_start,
+                loss=record.loss,
+                tokens_per_second=speed.tokens / max(speed.seconds, 1e-9),
+            )
+
         build_library(
             parent.model,
             space,
-            _rows(ctx, "train").to(parent.model.device),
+            rows,
             distill,
             library,
             ctx.seed,
             self.config.data.batch_size,
             track=lambda jobs, total: ctx.track(jobs, total, "distilling variants", unit="variant"),
-            log=lambda r: ctx.log(
-                None, layer=r.layer, option=r.option, side=r.side, start=r.loss_start, loss=r.loss
-            ),
+            log=made,
+            store=self.store(ctx, parent, rows, largest),
+            speed=speed,
         )
         records = list(library.records(space))
         atomic_write_json(ctx.dir / "library.json", [asdict(record) for record in records])
-        ctx.summary({"library.variants": len(records)})
+        ctx.summary({"library.variants": len(records), **self._speed(ctx.device, speed)})
         if records:
             for name in ("loss_paper", "loss_ridge", "loss"):
                 mean = float(np.mean([getattr(record, name) for record in records]))
                 ctx.summary({f"library.{name}": mean})
 
+    def _speed(self, device: str, speed: Speed) -> dict[str, float | None]:
+        """How fast variants were trained; of the device's peak where it is known."""
+        if not speed.seconds:
+            return {"bld.tokens_per_second": None, "bld.mfu": None}
+        peak = detect(device).peak_flops.get(DTYPES[self.config.dtype])
+        rate = speed.flops / speed.seconds
+        return {
+            "bld.tokens_per_second": speed.tokens / speed.seconds,
+            "bld.mfu": rate / peak if peak else None,
+        }
+
     def score(self, ctx: StageContext) -> None:
         """Scores every option of every layer."""
         parent, config = self.parent(ctx.device), self.config.score
         rows = _rows(ctx, "validation").first(config.tokens).to(parent.model.device)
+        store = self.store(ctx, parent, rows)
         scores = score_library(
             parent.model,
             self.space,
@@ -215,6 +256,7 @@ class Puzzle:
             config,
             ctx.dir,
             track=lambda layers, total: ctx.track(layers, total, "scoring", unit="layer"),
+            store=store,
         )
         found = list(inversions(scores, config.metric))
         atomic_write_json(ctx.dir / "inversions.json", [asdict(inversion) for inversion in found])
@@ -287,9 +329,9 @@ class Puzzle:
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, mark: str, device: str, dtype: str) -> Parent:
+def _load(name: str, mark: str, device: str, dtype: str, layers: int | None) -> Parent:
     """The parent, kept for the stages to come; ``mark`` tells changed files from cached ones."""
-    return load_parent(name, torch.device(device), getattr(torch, dtype))
+    return load_parent(name, torch.device(device), getattr(torch, dtype), layers)
 
 
 def _rows(ctx: StageContext, name: str) -> Rows:

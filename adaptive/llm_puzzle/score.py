@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from adaptive.core.run import atomic_write_json
+from adaptive.llm_puzzle.activations import Store
 from adaptive.llm_puzzle.config import ScoreConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.library import Library
@@ -75,6 +76,7 @@ def score_library(
     config: ScoreConfig,
     directory: Path,
     track: Callable[[Iterable[LayerActivations], int], Iterable[LayerActivations]] = lambda x, _: x,
+    store: Store | None = None,
 ) -> list[LayerScores]:
     """Scores every option of every layer and writes ``scores.json``.
 
@@ -86,11 +88,12 @@ def score_library(
         config: which pairs of options to measure and how much at once.
         directory: of the result; a layer that an interrupted attempt finished is not done again.
         track: progress over layers.
+        store: where activations wait; None keeps them on the model's device.
     """
     # A pass holds at least four variants, so that small row batches do not leave layers idle.
     batch = max(1, config.batch_tokens // (4 * rows.ids_NT.shape[1]))
     scores = []
-    for activations in track(walk(model, rows, batch), len(space)):
+    for activations in track(walk(model, rows, batch, store), len(space)):
         path = directory / f"layer_{activations.index:03d}.json"
         if not path.is_file():
             layer = _LayerScorer(model, activations, space[activations.index], library)
