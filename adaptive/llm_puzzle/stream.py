@@ -118,6 +118,7 @@ class StreamedLayers(nn.Module):
             by_use = list(self._held)
             del self._held[by_use[-2] if len(by_use) > 1 else by_use[-1]]
 
+    @torch.inference_mode(False)  # an evaluation may read what a training will look at later
     @torch.no_grad()
     def _read(self, index: int) -> PuzzleLayer:
         with torch.device("meta"):

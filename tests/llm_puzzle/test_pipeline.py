@@ -63,10 +63,14 @@ KEYS = [
     "search.gap",
     "search.seconds",
     "library.variants",
+    "bld.tokens_per_second",
+    "bld.mfu",
 ]
 
 # Differ between runs of the same configuration: times, and what is computed from times alone.
 TIMES = {
+    "bld.tokens_per_second",
+    "bld.mfu",
     "search.seconds",
     "latency.parent",
     "latency.child.measured",
@@ -125,6 +129,23 @@ def test_the_summary_is_complete_and_sane(finished, parent):
     assert 0 <= summary["search.gap"] <= 1e-4 and summary["search.seconds"] > 0
     assert summary["memory.error"] == pytest.approx(0, abs=1e-6)
     assert summary["scores.not_finite"] == 0
+
+
+def test_a_parent_that_does_not_fit_gives_the_same_child(parent_dir, tmp_path):
+    """A few of its layers at a time, and activations on disk: the same numbers to the last bit."""
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog, and so on. " * 60)
+    large = ["parent_layers=0", "activations=disk"]
+    found = {}
+    for name, more in {"plain": [], "streamed": large}.items():
+        settings = [f"data.calibration={text}", "baselines=[]", *more]
+        result = experiment(parent_dir, tmp_path, *settings).run(tmp_path / name)
+        assert result.summary["bld.tokens_per_second"] > 0 and 0 < result.summary["bld.mfu"] < 1
+        found[name] = summary_of(result)
+        assert not list(result.dir.rglob("activations-*"))
+    assert found["plain"] == found["streamed"]
+    with pytest.raises(UserError, match=r"^data\.calibration=self needs the whole parent on the"):
+        experiment(parent_dir, tmp_path, *large).run(tmp_path / "self")
 
 
 def test_baselines_are_there_or_say_why_not(finished):

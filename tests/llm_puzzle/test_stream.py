@@ -137,3 +137,12 @@ def test_a_parent_larger_than_the_memory_is_streamed(deep_dir, monkeypatch):
         assert streamed(load(deep_dir, None)).room == held
     monkeypatch.setattr("adaptive.llm_puzzle.parent.free_memory", lambda device: 1e12)
     assert isinstance(load(deep_dir, None).model.model.layers, torch.nn.ModuleList)
+
+
+def test_layers_read_during_an_evaluation_can_be_trained_through(deep_dir):
+    layers = streamed(load(deep_dir, LEAST))
+    with torch.inference_mode():
+        layer = layers[2]
+    x = torch.randn(3, 32, requires_grad=True)
+    layer.feed(x).sum().backward()
+    assert x.grad is not None
