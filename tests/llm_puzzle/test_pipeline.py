@@ -141,7 +141,9 @@ def test_a_parent_that_does_not_fit_gives_the_same_child(parent_dir, tmp_path):
         settings = [f"data.calibration={text}", "baselines=[]", *more]
         result = experiment(parent_dir, tmp_path, *settings).run(tmp_path / name)
         assert result.summary["bld.tokens_per_second"] > 0 and 0 < result.summary["bld.mfu"] < 1
-        found[name] = summary_of(result)
+        # Rows that the first run added to the table of times change its fits by a hair.
+        times = ("costs.", "latency.", "speedup.")
+        found[name] = {k: v for k, v in summary_of(result).items() if not k.startswith(times)}
         assert not list(result.dir.rglob("activations-*"))
     assert found["plain"] == found["streamed"]
     with pytest.raises(UserError, match=r"^data\.calibration=self needs the whole parent on the"):
