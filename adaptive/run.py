@@ -13,9 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from adaptive.config import register, validated
+from adaptive.config import load, register, validated
+from adaptive.core.errors import UserError
 from adaptive.core.run import Experiment
 from adaptive.core.run.commandline import job, told
+from adaptive.core.run.ranks import rank_of_environment
 
 
 @hydra.main(version_base="1.3", config_path="pkg://adaptive.conf", config_name="config")
@@ -29,6 +31,14 @@ def app(composed: DictConfig) -> None:
         Experiment(validated(composed), command).run(directory)
 
 
+def following(arguments: list[str]) -> None:
+    """Takes part, as one of several processes, in the run that the main one directs."""
+    if {"-m", "--multirun"} & set(arguments):
+        raise UserError("several processes share one run, not a sweep: leave --multirun out")
+    name, *others = sorted(arguments, key=lambda argument: not argument.startswith("+exp="))
+    load(name.removeprefix("+exp="), *others).run()
+
+
 def main() -> None:
     """Entry point of the console script ``adaptive``."""
     # OpenMP threads that spin while they wait for each other make a busy machine five times as
@@ -36,8 +46,11 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     with told(sys.argv[1:]):
-        register()
-        app()
+        if rank_of_environment():
+            following(sys.argv[1:])
+        else:
+            register()
+            app()
 
 
 if __name__ == "__main__":

@@ -11,14 +11,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from adaptive.core.run import Ranks, shares
 from adaptive.llm_puzzle.activations import Store
+from adaptive.llm_puzzle.blocks import AttentionOption
 from adaptive.llm_puzzle.config import DistillConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.group_trainer import GroupTrainer, Option, Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
+from adaptive.llm_puzzle.shapes import shape
 from adaptive.llm_puzzle.space import LayerSpace
-from adaptive.llm_puzzle.walk import LayerActivations, walk
+from adaptive.llm_puzzle.walk import LayerActivations, Relay, walk
 
 GROUP_WEIGHTS = 2**22  # hidden size squared, times the layers of a group that is chosen, at most
 
@@ -38,8 +41,12 @@ def build_library(
     log: Callable[[VariantRecord], None] = lambda _: None,
     store: Store | None = None,
     speed: Speed | None = None,
+    ranks: Ranks | None = None,
 ) -> None:
     """Makes every variant of the space that the library does not hold yet.
+
+    Of several processes each makes the variants of its own layers, in place as the parent's
+    activations pass by.
 
     Args:
         model: the parent.
@@ -53,19 +60,22 @@ def build_library(
         log: called with each new variant's record.
         store: where activations wait; None keeps them on the model's device.
         speed: is added to.
+        ranks: the processes that share the work; None is one.
     """
-    together = groups(model, space, config)
+    ranks = ranks or Ranks()
+    relay = Relay(ranks, shares([_work(model, layer) for layer in space], ranks.world))
+    together = [g for g in groups(model, space, config, relay) if g[0] in relay.own]
     jobs_of = [
         [option for option in _options(space, group) if _lacking(library, space, group, option)]
         for group in together
     ]
-    depth = max((max(g) + 1 for g, jobs in zip(together, jobs_of, strict=True) if jobs), default=0)
+    # All walk, or none does: who waits for activations that nobody sends waits for ever.
+    if not ranks.sum(float(sum(map(len, jobs_of)))):
+        return
 
     def jobs() -> Iterator[Job]:
-        passing = iter(walk(model, rows, batch_size, store)) if depth else iter(())
+        passing = iter(walk(model, rows, batch_size, store, relay))
         for group, options in zip(together, jobs_of, strict=True):
-            if group[0] >= depth:
-                return
             found = list(itertools.islice(passing, len(group)))
             yield from ((found, option) for option in options)
 
@@ -81,13 +91,29 @@ def build_library(
                 log(record)
 
 
+def _work(model: PuzzleForCausalLM, options: LayerSpace) -> float:
+    """FLOPs a token of training a layer's variants, and of passing the layer."""
+    config, parent = model.config, options.parent
+    feed = shape(config, parent.ffn).token_flops()
+    work = shape(config, parent.attention).token_flops() + feed
+    for option in options.variants:
+        work += 3 * shape(config, option).token_flops()
+        work += 2 * feed * isinstance(option, AttentionOption)
+    return float(work)
+
+
 def groups(
-    model: PuzzleForCausalLM, space: Sequence[LayerSpace], config: DistillConfig
+    model: PuzzleForCausalLM,
+    space: Sequence[LayerSpace],
+    config: DistillConfig,
+    relay: Relay | None = None,
 ) -> list[list[int]]:
     """Layers whose variants are trained as one batched problem, all layers in order.
 
-    They follow each other and the parent's halves have the same shapes in all of them.
+    They follow each other, the parent's halves have the same shapes in all of them, and they
+    belong to one process.
     """
+    starts = {layers.start for layers in relay.layers} if relay else set()
     blocks = model.config.blocks
     size = config.group
     if size is None:
@@ -97,7 +123,8 @@ def groups(
     found: list[list[int]] = []
     for layer in range(len(space)):
         last = found[-1] if found else []
-        if last and len(last) < size and blocks[last[0]] == blocks[layer]:
+        fits = last and len(last) < size and layer not in starts
+        if fits and blocks[last[0]] == blocks[layer]:
             last.append(layer)
         else:
             found.append([layer])

@@ -66,7 +66,13 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             [identity, config.space, config.cost, config.workload, run.batch_sizes, run.origin],
         ),
         Stage("calibration", run.calibrate, (), [identity, text]),
-        Stage("library", run.build, ("calibration",), [identity, config.space, config.distill]),
+        Stage(
+            "library",
+            run.build,
+            ("calibration",),
+            [identity, config.space, config.distill],
+            parallel=True,
+        ),
         Stage("scores", run.score, ("calibration", "library"), [config.score]),
         Stage(
             "search",
@@ -196,7 +202,8 @@ class Puzzle:
         space, library = self.space, Library(ctx.dir)
         rows = _rows(ctx, "train")
         largest = max(map(len, groups(parent.model, space, distill)))
-        timing = ctx.dir / "speed.json"
+        # Each process tells its own time.
+        timing = ctx.dir / f"speed_{ctx.ranks.rank}.json"
         speed = Speed(**(_read(timing) if timing.is_file() else {}))
 
         def made(record: VariantRecord) -> None:
@@ -223,23 +230,34 @@ class Puzzle:
             log=made,
             store=self.store(ctx, parent, rows, largest),
             speed=speed,
+            ranks=ctx.ranks,
         )
+        total = Speed(
+            int(ctx.ranks.sum(speed.tokens)),
+            ctx.ranks.sum(speed.flops),
+            ctx.ranks.sum(speed.seconds),
+        )
+        if not ctx.ranks.main:
+            return
         records = list(library.records(space))
         atomic_write_json(ctx.dir / "library.json", [asdict(record) for record in records])
-        ctx.summary({"library.variants": len(records), **self._speed(ctx.device, speed)})
+        ctx.summary({"library.variants": len(records), **self._speed(ctx, total)})
         if records:
             for name in ("loss_paper", "loss_ridge", "loss"):
                 mean = float(np.mean([getattr(record, name) for record in records]))
                 ctx.summary({f"library.{name}": mean})
 
-    def _speed(self, device: str, speed: Speed) -> dict[str, float | None]:
-        """How fast variants were trained; of the device's peak where it is known."""
+    def _speed(self, ctx: StageContext, speed: Speed) -> dict[str, float | None]:
+        """How fast variants were trained by all processes; how much of a device's peak it was.
+
+        The sums are over processes: their seconds together are seconds of as many devices.
+        """
         if not speed.seconds:
             return {"bld.tokens_per_second": None, "bld.mfu": None}
-        peak = detect(device).peak_flops.get(DTYPES[self.config.dtype])
+        peak = detect(ctx.device).peak_flops.get(DTYPES[self.config.dtype])
         rate = speed.flops / speed.seconds
         return {
-            "bld.tokens_per_second": speed.tokens / speed.seconds,
+            "bld.tokens_per_second": ctx.ranks.world * speed.tokens / speed.seconds,
             "bld.mfu": rate / peak if peak else None,
         }
 

@@ -9,15 +9,17 @@ Shapes: N rows, B rows of a batch, T tokens, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from adaptive.core.run import Ranks
 from adaptive.llm_puzzle.activations import Store
 from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption, half
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer, Rope
+from adaptive.llm_puzzle.stream import StreamedLayers
 
 
 @dataclass(frozen=True)
@@ -120,28 +122,87 @@ def _cut(state: torch.Tensor, rows: slice | torch.Tensor, tokens: slice) -> torc
     return state[rows, tokens]
 
 
+@dataclass(frozen=True)
+class Relay:
+    """The layers of each of several processes; activations pass from one to the next.
+
+    Attributes:
+        ranks: the processes.
+        layers: of each, consecutive; processes without any come last.
+    """
+
+    ranks: Ranks
+    layers: Sequence[range]
+
+    @staticmethod
+    def alone(layers: int) -> Relay:
+        """One process that has all layers."""
+        return Relay(Ranks(), [range(layers)])
+
+    @property
+    def own(self) -> range:
+        """The layers of this process."""
+        return self.layers[self.ranks.rank]
+
+    @property
+    def receives(self) -> bool:
+        """Whether what enters the first of them comes from another process."""
+        return bool(self.own) and self.own[0] > 0
+
+    @property
+    def sends(self) -> bool:
+        """Whether another process waits for what leaves the last of them."""
+        following = self.layers[self.ranks.rank + 1 : self.ranks.rank + 2]
+        return any(following)
+
+
 @torch.no_grad()
 def walk(
-    model: PuzzleForCausalLM, rows: Rows, batch_size: int, store: Store | None = None
+    model: PuzzleForCausalLM,
+    rows: Rows,
+    batch_size: int,
+    store: Store | None = None,
+    relay: Relay | None = None,
 ) -> Iterator[LayerActivations]:
     """One forward pass of the parent over all rows, layer by layer.
+
+    Of several processes each goes through its own layers. What the next one needs is computed and
+    sent before the first is looked at, so that nobody waits for what others do with theirs.
 
     Args:
         model: the parent.
         rows: on any device.
         batch_size: rows computed at once.
         store: where activations wait; None keeps them on the model's device.
+        relay: who has which layers; None is one process that has all.
     """
     device = model.device
+    relay = relay or Relay.alone(len(model.config.blocks))
+    if not relay.own:
+        return
     store = store or Store("device", device)
     size = (*rows.ids_NT.shape, model.config.hidden_size)
     mask_NT = rows.mask_NT.to(device if store.place == "device" else "cpu")
     parts = [slice(start, start + batch_size) for start in range(0, len(rows), batch_size)]
     x_NTH = store.empty(size, model.dtype)
-    for part in parts:
-        x_NTH[part] = model.model.embed_tokens(rows.ids_NT[part].to(device))
     positions = Positions.of(model, x_NTH)
-    for index, layer in enumerate(model.model.layers):
+    # A parent that is read from disk is gone through once, not once for each part.
+    whole = isinstance(model.model.layers, StreamedLayers)
+    for chunk in [parts] if whole else [[part] for part in parts]:
+        for part in chunk:
+            if relay.receives:
+                shape = x_NTH[part].shape
+                x_NTH[part] = relay.ranks.receive(shape, model.dtype, relay.ranks.rank - 1)
+            else:
+                x_NTH[part] = model.model.embed_tokens(rows.ids_NT[part].to(device))
+        if relay.sends:
+            passing = [x_NTH[part].to(device) for part in chunk]
+            for layer in model.model.layers[relay.own.start : relay.own.stop]:
+                passing = [positions.run(layer, x_BTH) for x_BTH in passing]
+            for x_BTH in passing:
+                relay.ranks.send(x_BTH, relay.ranks.rank + 1)
+    for index in relay.own:
+        layer = model.model.layers[index]
         mid_NTH, y_NTH = store.empty(size, model.dtype), store.empty(size, model.dtype)
         for part in parts:
             mid_BTH = positions.attend(layer, x_NTH[part].to(device))

@@ -16,6 +16,7 @@ from adaptive.core.run.experiment import Experiment, Result
 from adaptive.core.run.manifest import Manifest, digest
 from adaptive.core.run.metrics import MetricsLog
 from adaptive.core.run.progress import duration, say, track
+from adaptive.core.run.ranks import LostRank, Ranks, shares
 from adaptive.core.run.seed import seed_everything, stage_seed
 from adaptive.core.run.stage import Stage, StageContext
 from adaptive.core.run.task import TASKS, Task, TaskConfig
@@ -23,8 +24,10 @@ from adaptive.core.run.task import TASKS, Task, TaskConfig
 __all__ = [
     "TASKS",
     "Experiment",
+    "LostRank",
     "Manifest",
     "MetricsLog",
+    "Ranks",
     "Result",
     "RunDir",
     "Stage",
@@ -42,6 +45,7 @@ __all__ = [
     "run_stages",
     "say",
     "seed_everything",
+    "shares",
     "stage_seed",
     "to_plain",
     "track",

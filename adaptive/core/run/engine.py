@@ -15,12 +15,18 @@ from adaptive.core.run.directory import REPORT, RunDir
 from adaptive.core.run.failure import failures_recorded
 from adaptive.core.run.manifest import Manifest, file_table, fingerprint
 from adaptive.core.run.progress import duration, say
+from adaptive.core.run.ranks import Ranks
 from adaptive.core.run.seed import seed_everything, stage_seed
 from adaptive.core.run.stage import Stage, StageContext
 
 
 def run_stages(
-    stages: Sequence[Stage], run: RunDir, *, seed: int = 0, device: str = "auto"
+    stages: Sequence[Stage],
+    run: RunDir,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Runs ``stages`` in order in ``run`` and returns the merged summary.
 
@@ -33,6 +39,7 @@ def run_stages(
         run: where to run.
         seed: of the run.
         device: see ``TaskConfig.device``.
+        ranks: the processes of the run, of which this is the main one; the others :func:`follow`.
 
     Returns:
         Flat dotted names to numbers or strings; also in ``summary.json``.
@@ -40,6 +47,7 @@ def run_stages(
     Raises:
         UserError: by a stage, or because the disk is full.
     """
+    ranks = ranks or Ranks()
     _check_order(stages)
     done: dict[str, Manifest] = {}
     with failures_recorded(run):
@@ -49,8 +57,43 @@ def run_stages(
             mark = fingerprint(stage.name, stage.depends_on, seed, inputs)
             expected = Manifest(stage.name, mark, inputs)
             kept = _kept(run.artifacts / stage.name, expected)
-            done[stage.name] = kept or _perform(stage, run, expected, seed, device)
-        return _publish(run, done)
+            done[stage.name] = kept or _perform(stage, run, expected, seed, device, ranks)
+        summary = _publish(run, done)
+    ranks.broadcast(None)  # nothing more to follow
+    return summary
+
+
+def follow(stages: Sequence[Stage], run: RunDir, *, device: str, ranks: Ranks) -> None:
+    """What the other processes of a run do: their part of the stages that are done together.
+
+    Args:
+        stages: as of the main process.
+        run: where it runs.
+        device: see ``TaskConfig.device``.
+        ranks: the processes; this is not the main one.
+
+    Raises:
+        UserError: by a stage.
+        LostRank: another process has stopped.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    while order := ranks.broadcast():
+        stage = by_name[order["stage"]]
+        seed_everything(order["seed"])
+        directory = run.artifacts / f".{stage.name}.partial"
+        stage.run(
+            StageContext(
+                stage.name,
+                directory,
+                run,
+                order["seed"],
+                device,
+                resumed=order["resumed"],
+                needs=stage.needs,
+                ranks=ranks,
+            )
+        )
+        ranks.barrier()
 
 
 def _publish(run: RunDir, done: dict[str, Manifest]) -> dict[str, Any]:
@@ -91,7 +134,9 @@ def _kept(directory: Path, expected: Manifest) -> Manifest | None:
     return found
 
 
-def _perform(stage: Stage, run: RunDir, expected: Manifest, seed: int, device: str) -> Manifest:
+def _perform(
+    stage: Stage, run: RunDir, expected: Manifest, seed: int, device: str, ranks: Ranks
+) -> Manifest:
     partial = run.artifacts / f".{stage.name}.partial"
     begun = Manifest.read(partial)
     resumed = begun is not None and begun.fingerprint == expected.fingerprint
@@ -110,11 +155,23 @@ def _perform(stage: Stage, run: RunDir, expected: Manifest, seed: int, device: s
 
     seed_of_stage = stage_seed(seed, stage.name)
     seed_everything(seed_of_stage)
+    alone = not stage.parallel
+    if not alone:
+        ranks.broadcast({"stage": stage.name, "seed": seed_of_stage, "resumed": resumed})
     context = StageContext(
-        stage.name, partial, run, seed_of_stage, device, resumed=resumed, needs=stage.needs
+        stage.name,
+        partial,
+        run,
+        seed_of_stage,
+        device,
+        resumed=resumed,
+        needs=stage.needs,
+        ranks=Ranks(device=ranks.device) if alone else ranks,
     )
     start = time.perf_counter()
     stage.run(context)
+    if not alone:
+        ranks.barrier()
     run.metrics.finish()
 
     sweep_temporaries(partial)

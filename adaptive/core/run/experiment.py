@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from adaptive.core.run.directory import REPORT, RunDir
-from adaptive.core.run.engine import run_stages
+from adaptive.core.run.engine import follow, run_stages
 from adaptive.core.run.environment import resolve_device
 from adaptive.core.run.failure import failures_recorded, full_disk_told
+from adaptive.core.run.ranks import Ranks
 from adaptive.core.run.stage import Stage
 from adaptive.core.run.task import TASKS, TaskConfig
 
@@ -71,6 +72,8 @@ class Experiment:
     def run(self, dir: str | Path | None = None) -> Result:
         """Runs, or resumes, the experiment and prints its table of results.
 
+        Started by ``torchrun``, the processes share the work; the main one's ``dir`` counts.
+
         Args:
             dir: run directory; ``runs/NAME/<time>`` when left out.
 
@@ -80,13 +83,20 @@ class Experiment:
         if dir is None:
             dir = Path("runs", self.config.name, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
         resolve_device(self.config.device)  # a device that is not there leaves no directory
+        ranks = Ranks.here(self.config.device)
+        dir = Path(ranks.broadcast(str(Path(dir).resolve()) if ranks.world > 1 else str(dir)))
+        if not ranks.main:
+            follow(self.stages(), RunDir(dir), device=self.config.device, ranks=ranks)
+            return Result.read(dir)
         with full_disk_told(Path(dir)):
             run = RunDir(Path(dir))
             with run.opened(self.config, self.command):
                 with failures_recorded(run):  # stages may look at files already
                     stages = self.stages()
                 config = self.config
-                summary = run_stages(stages, run, seed=config.seed, device=config.device)
+                summary = run_stages(
+                    stages, run, seed=config.seed, device=config.device, ranks=ranks
+                )
         result = Result(run.path, summary)
         print(result.table())
         print(f"\nreport: {result.report or run.path}", flush=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 from adaptive.core.run.atomic import to_plain
 from adaptive.core.run.environment import resolve_device
 from adaptive.core.run.progress import track
+from adaptive.core.run.ranks import Ranks
 
 if TYPE_CHECKING:
     from adaptive.core.run.directory import RunDir
@@ -26,6 +27,8 @@ class Stage:
         name: names its directory under ``artifacts/``.
         run: does the work; gets a :class:`StageContext`.
         needs: names of the earlier stages whose artefacts it reads.
+        parallel: all processes of the run do it together (see ``StageContext.ranks``); else the
+            main one does and the others wait.
         depends_on: what else its result depends on, as JSON-able values or dataclasses: its part
             of the configuration, and fingerprints of files outside the run. When this changes, the
             stage runs again.
@@ -35,6 +38,7 @@ class Stage:
     run: Callable[[StageContext], None]
     needs: tuple[str, ...] = ()
     depends_on: Any = None
+    parallel: bool = False
 
 
 @dataclass
@@ -52,6 +56,9 @@ class StageContext:
         run: the run directory, for its paths; stages write to ``dir`` only.
         seed: this stage's own seed, with which Python, NumPy and torch are seeded already.
         resumed: True when ``dir`` holds what an interrupted attempt left.
+        ranks: the processes that do this stage together; a stage that is not parallel is alone.
+            All of them write to the same ``dir``, each its own files; what the others log, show or
+            add to the summary is dropped.
     """
 
     name: str
@@ -62,11 +69,12 @@ class StageContext:
     resumed: bool = False
     needs: tuple[str, ...] = ()
     results: dict[str, Any] = field(default_factory=dict)
+    ranks: Ranks = field(default_factory=Ranks)
 
     @cached_property
     def device(self) -> str:
-        """The torch device to compute on, ``"auto"`` resolved."""
-        return resolve_device(self.device_setting)
+        """The torch device to compute on, ``"auto"`` resolved; of several GPUs the rank's own."""
+        return resolve_device(self.device_setting) if self.ranks.world == 1 else self.ranks.device
 
     def input(self, stage: str) -> Path:
         """Directory of the artefacts of an earlier stage, which must be among ``needs``."""
@@ -80,7 +88,8 @@ class StageContext:
         Text and whole numbers are labels that tell records of the same step apart; floats are
         measurements.
         """
-        self.run.metrics.log(self.name, step, metrics)
+        if self.ranks.main:
+            self.run.metrics.log(self.name, step, metrics)
 
     def summary(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Adds to the run's result: dotted names to numbers, strings or None.
@@ -96,5 +105,7 @@ class StageContext:
         self, iterable: Iterable[T], total: int | None = None, desc: str = "", unit: str = "it"
     ) -> Iterator[T]:
         """Yields from ``iterable`` showing count, rate and time left."""
+        if not self.ranks.main:
+            return iter(iterable)
         label = f"[{self.name}] {desc}".rstrip()
         return track(iterable, total, label, unit=unit)
