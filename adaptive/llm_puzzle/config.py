@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from adaptive.core import SOLVERS, Budget, UserError
 from adaptive.core.run import TASKS, TaskConfig
+from adaptive.llm_puzzle.baselines import BASELINES
 from adaptive.llm_puzzle.pretrain.config import TrainParentConfig
 
 __all__ = ["PuzzleConfig", "TrainParentConfig"]
@@ -205,7 +206,7 @@ class PuzzleConfig(TaskConfig):
             if batch < 1:
                 raise UserError(f"search.batch_sizes: {batch} must be at least 1")
         for name in self.baselines:
-            one_of("baselines", name, ("uniform", "greedy", "random"))
+            one_of("baselines", name, tuple(BASELINES))
         positive = {
             "data.tokens": self.data.tokens,
             "data.validation_tokens": self.data.validation_tokens,
