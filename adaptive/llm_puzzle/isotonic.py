@@ -139,5 +139,5 @@ def repair(
 
 
 def ladder(labels: Sequence[str], prefix: str) -> list[int]:
-    """Indices of the options ``prefix`` and a number, dearest first, as a search space lists them."""
+    """Indices of the options that are ``prefix`` and a number, in their order: dearest first."""
     return [i for i, label in enumerate(labels) if re.fullmatch(rf"{prefix}\d+", label)]

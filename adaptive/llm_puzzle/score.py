@@ -117,6 +117,28 @@ def final_states(model: PuzzleForCausalLM, rows: Rows, batch: int) -> torch.Tens
     return torch.cat([model.model(ids, use_cache=False).last_hidden_state for ids in parts])
 
 
+@torch.inference_mode()
+def compare(
+    parent: PuzzleForCausalLM, child: PuzzleForCausalLM, rows: Rows, batch_tokens: int
+) -> dict[str, float]:
+    """The metrics of a whole child against its parent, averaged over tokens as scores are.
+
+    Args:
+        parent: the reference.
+        child: of the same width and vocabulary.
+        rows: on the models' device.
+        batch_tokens: tokens at once.
+    """
+    sums, counts = dict.fromkeys(METRICS, 0.0), dict.fromkeys(METRICS, 0)
+    for part in rows.batches(max(1, batch_tokens // rows.ids_NT.shape[1])):
+        finals = (final_states(model, part, len(part)) for model in (parent, child))
+        reference = _Reference.of(parent, next(finals), part)
+        for name, value in reference.compare(next(finals)).items():
+            sums[name] += value
+            counts[name] += reference.counts[name]
+    return {name: sums[name] / counts[name] for name in METRICS}
+
+
 class _LayerScorer:
     """Scores the options of one layer, whose sub-blocks come from the library or the parent."""
 

@@ -32,7 +32,9 @@ def nearest_by_trying(table_AF: np.ndarray, zero: tuple[int, int] | None) -> np.
     shape = table_AF.shape
     cells = list(itertools.product(*map(range, shape)))
     edges = [
-        (u, v) for u, v in itertools.product(cells, cells) if v in ((u[0] + 1, u[1]), (u[0], u[1] + 1))
+        (u, v)
+        for u, v in itertools.product(cells, cells)
+        if v in ((u[0] + 1, u[1]), (u[0], u[1] + 1))
     ]
     best, best_distance = None, np.inf
     for equal in itertools.product([False, True], repeat=len(edges)):

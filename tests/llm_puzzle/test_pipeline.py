@@ -178,7 +178,9 @@ def test_a_second_run_keeps_everything(parent_dir, folder, finished, capsys):
 # --- a run goes on with other settings ---
 
 CHANGES = {
-    "gkd.learning_rate=2e-3": {"calibration", "library", "scores", "costs", "search"},
+    "gkd.learning_rate=2e-3": {
+        *("calibration", "library", "scores", "costs", "search", "additivity"),
+    },
     "baselines=[greedy]": {"calibration", "library", "scores", "costs"},
     "workload.prompt=12": {"calibration", "library", "scores"},
     "space.attention_no_op=false": {"calibration"},

@@ -75,7 +75,7 @@ def replaced(
     return {name: sums[name] / counts[name] for name in METRICS}
 
 
-# A child with a removed attention, a narrower FFN and, in a layer that is not searched, nothing new.
+# A child without its first attention and with narrower FFNs, but for the layer not searched.
 CHILD = {0: (3, 1), 2: (0, 1)}
 
 
@@ -134,9 +134,7 @@ def test_scores_around_a_child_are_what_one_more_replacement_changes(
     """KL(parent || changed child) - KL(parent || child), from whole forward passes."""
     child = realise(parent.model, around, library)
     config = ScoreConfig(granularity=granularity, batch_tokens=batch_tokens)
-    scores = score_library(
-        child, space, library, rows, config, tmp_path, parent=parent.model
-    )
+    scores = score_library(child, space, library, rows, config, tmp_path, parent=parent.model)
     base = replaced(parent, library, rows, 0, around[0], around)
     for layer, (own_a, own_f) in CHILD.items():
         found = scores[layer].values_AF
