@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from adaptive.core import Budget, ChoiceProblem
+from adaptive.core import Budget, ChoiceProblem, InfeasibleError, UserError, solve
 from adaptive.core.registry import Registry
 
 Choice = np.ndarray
@@ -84,6 +84,58 @@ def _cheapest(problem: ChoiceProblem, g: int, upper: dict[str, float]) -> int:
     """The option of a group that takes the least of the limits, all of them counted alike."""
     share_K = sum(problem.cost[name][g] / max(limit, NOTHING) for name, limit in upper.items())
     return int(np.nanargmin(np.where(problem.available[g], share_K, np.nan)))
+
+
+@BASELINES.register("marginal")
+def marginal(problem: ChoiceProblem, budget: Budget, seed: int) -> Choice | None:
+    """Marginal greedy: from the reference, the cheapest loss per saving again and again.
+
+    A step gives one layer another option. Its saving is how much nearer it brings the whole to the
+    budget: the decrease of what exceeds the limits, each excess in units of its limit. So a saving
+    beyond what is needed counts for nothing. A step that saves and costs no loss is free, and the
+    one that gains most comes first.
+    """
+    uppers = [
+        (name, limit.max)
+        for name, limit in budget.resolve(problem).items()
+        if limit.max is not None
+    ]
+    rows = np.arange(problem.num_groups)
+    there_G = problem.available[rows, problem.reference]
+    choice = np.where(there_G, problem.reference, problem.loss.argmin(1))
+    while not feasible(problem, budget, choice):
+        total, saving_GK = problem.total(choice), np.zeros(problem.loss.shape)
+        for name, limit in uppers:
+            cost_GK = problem.cost[name]
+            # A hair below the limit, so that no rounding hides an excess.
+            over = total[name] - limit * (1 - 1e-12)
+            left_GK = over + cost_GK - cost_GK[rows, choice][:, None]
+            saving_GK += (max(over, 0.0) - np.maximum(left_GK, 0.0)) / max(limit, NOTHING)
+        # Every step lowers the excess by a share that floats can tell, so the steps come to an end.
+        g_S, k_S = np.nonzero(problem.available & (saving_GK > 1e-14))
+        if not len(g_S):
+            return None
+        extra_S = problem.loss[g_S, k_S] - problem.loss[g_S, choice[g_S]]
+        price_S = np.where(extra_S > 0, extra_S / saving_GK[g_S, k_S], extra_S)
+        step = int(price_S.argmin())
+        choice[g_S[step]] = k_S[step]
+    return choice
+
+
+@BASELINES.register("max_params")
+def max_params(problem: ChoiceProblem, budget: Budget, seed: int) -> Choice | None:
+    """The paper's max-params: as many parameters as the budget allows, whatever the scores say."""
+    if "params" not in problem.cost:
+        raise UserError("baselines=max_params needs params among the problem's costs")
+    params_GK = np.where(problem.available, problem.cost["params"], np.nan)
+    missing_GK = np.nanmax(params_GK) - params_GK
+    lengths = map(len, problem.options)
+    loss = [row[:n].tolist() for row, n in zip(missing_GK, lengths, strict=True)]
+    by_size = ChoiceProblem.from_json(problem.to_json() | {"loss": loss})
+    try:
+        return solve(by_size, budget).choice
+    except InfeasibleError:
+        return None
 
 
 @BASELINES.register("random")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from adaptive.core import SOLVERS, Budget, UserError
 from adaptive.core.run import TASKS, TaskConfig
+from adaptive.llm_puzzle.baselines import BASELINES
 from adaptive.llm_puzzle.pretrain.config import TrainParentConfig
 
 __all__ = ["PuzzleConfig", "TrainParentConfig"]
@@ -140,6 +141,12 @@ class SearchConfig:
     solver: str = "mip"
     gap: float = 1e-4
     time_limit: float = 60.0
+    isotonic: bool = True  # repair ladders on which a cheaper option scores better: that is noise
+    # searches, each after the first by scores taken again around the child of the one before
+    rounds: int = 1
+    n_solutions: int = 1  # diverse children put together and measured, the best of them kept
+    diversity: float = 0.8  # share of the searched layers that two solutions have alike, at most
+    interactions: int = 0  # pairs of the child's layers replaced together, as a test of additivity
     batch_sizes: list[int] | None = None  # tried in turn, the best kept; null: workload.batch
     frontier: list[float] = field(  # latency parts for the frontier of the report
         default_factory=lambda: [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
@@ -216,6 +223,7 @@ class PuzzleConfig(TaskConfig):
             "gkd.tokens": self.gkd.tokens,
             "workload.output": self.workload.output,
             "verify.tighten": self.verify.tighten,
+            "search.interactions": self.search.interactions,
         }
         for key, value in counts.items():
             if value < 0:
@@ -224,7 +232,7 @@ class PuzzleConfig(TaskConfig):
             if batch < 1:
                 raise UserError(f"search.batch_sizes: {batch} must be at least 1")
         for name in self.baselines:
-            one_of("baselines", name, ("uniform", "greedy", "random"))
+            one_of("baselines", name, tuple(BASELINES))
         positive = {
             "data.tokens": self.data.tokens,
             "data.validation_tokens": self.data.validation_tokens,
@@ -234,6 +242,8 @@ class PuzzleConfig(TaskConfig):
             "workload.batch": self.workload.batch,
             "workload.prompt": self.workload.prompt,
             "gkd.batch_size": self.gkd.batch_size,
+            "search.rounds": self.search.rounds,
+            "search.n_solutions": self.search.n_solutions,
         }
         for key, value in positive.items():
             if value < 1:
@@ -242,6 +252,11 @@ class PuzzleConfig(TaskConfig):
             raise UserError(f"data.length={self.data.length} must be at least 2: BOS and a token")
         if not self.data.temperature > 0:
             raise UserError(f"data.temperature={self.data.temperature} must be above 0")
+        if not 0 <= self.search.diversity <= 1:
+            raise UserError(
+                f"search.diversity={self.search.diversity} must lie in 0 to 1: it is a share of "
+                "layers"
+            )
         if not self.search.frontier:
             raise UserError("search.frontier is empty: list parts of the latency, as in [0.8,0.6]")
         if self.search.solver not in SOLVERS:

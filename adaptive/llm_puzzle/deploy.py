@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from adaptive.core.engine.verify import stride_of
 from adaptive.core.hardware import detect
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle.config import CostConfig
+from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.latency import (
     make_clock,
     measure_model,
@@ -23,14 +26,17 @@ from adaptive.llm_puzzle.latency import (
     open_table,
     profile_space,
 )
+from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.parent import load_parent
 from adaptive.llm_puzzle.prices import Pricing, blocks_of
-from adaptive.llm_puzzle.realise import child_config
+from adaptive.llm_puzzle.realise import child_config, realise
+from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage
 from adaptive.llm_puzzle.runtime import engine_of
-from adaptive.llm_puzzle.score import load_scores
+from adaptive.llm_puzzle.score import compare
 from adaptive.llm_puzzle.search import Found, baseline, latency_frontier
 from adaptive.llm_puzzle.search import search as search_child
 from adaptive.llm_puzzle.shapes import DTYPES
+from adaptive.llm_puzzle.solutions import best, diverse, table
 from adaptive.llm_puzzle.verify import measure_memory, measure_pair
 
 if TYPE_CHECKING:
@@ -91,13 +97,53 @@ def price(run: Puzzle, ctx: StageContext) -> None:
     ctx.summary({"costs.additivity_error": pricing.additivity_error()})
 
 
+def step(run: Puzzle, ctx: StageContext, index: int) -> None:
+    """Finds the child of one round before the last, part of the way to the budget.
+
+    The batch size is chosen once, for the whole budget, in the first round.
+    """
+    config = run.config
+    latency, _ = _latency_model(run, ctx)
+    first = index == 1
+    scored = Scored.load(ctx.input("scores" if first else f"scores_{index - 1}"), run.space)
+    repaired = scored.repaired(run.space, config.score.metric, config.search.isotonic)
+    batches = run.batch_sizes if first else [_batch(ctx, index - 1)]
+    problems = {
+        b: _pricing(run, latency, b).problem(repaired.scores, config.score.metric) for b in batches
+    }
+    budget = Budget(config.budget.limits())
+    batch = search_child(problems, budget, config.search).batch
+    limits = part_way(budget, problems[batch], index / config.search.rounds)
+    found = search_child({batch: problems[batch]}, limits, config.search)
+    blocks = blocks_of(run.space, found.allocation.choice)
+    reference, cost = found.problem.reference_cost, found.allocation.cost
+    atomic_write_json(
+        ctx.dir / "step.json",
+        {
+            "batch": batch,
+            "limits": limits.to_json(),
+            "allocation": found.allocation.to_json(),
+            "blocks": [block.to_config() for block in blocks],
+            "kl.predicted": scored.predicted(run.space, blocks),
+            "speedup": reference["latency"] / cost["latency"],
+        },
+    )
+
+
 def search(run: Puzzle, ctx: StageContext) -> None:
-    """Finds the child and the baselines' choices."""
-    config, parent = run.config, run.parent_config
+    """Finds the child and the baselines' choices.
+
+    The baselines go by the scores around the parent, whatever the number of rounds.
+    """
+    config, parent, metric = run.config, run.parent_config, run.config.score.metric
+    rounds = config.search.rounds
     latency, user_table = _latency_model(run, ctx)
-    scores = load_scores(ctx.input("scores"))
-    pricings = {b: _pricing(run, latency, b) for b in run.workloads}
-    problems = {b: p.problem(scores, config.score.metric) for b, p in pricings.items()}
+    scored = Scored.load(ctx.input(scores_stage(config.search)), run.space)
+    repaired = scored.repaired(run.space, metric, config.search.isotonic)
+    base = scored.own[metric]
+    batches = [_batch(ctx, rounds - 1)] if rounds > 1 else run.batch_sizes
+    pricings = {b: _pricing(run, latency, b) for b in batches}
+    problems = {b: p.problem(repaired.scores, metric) for b, p in pricings.items()}
 
     checks: list[dict[str, float]] = []
 
@@ -114,12 +160,29 @@ def search(run: Puzzle, ctx: StageContext) -> None:
         return seconds
 
     check = measure if user_table is not None else None
-    budget = Budget(config.budget.limits())
-    found = search_child(problems, budget, config.search, check, config.verify.tighten)
+    budget, attempts = Budget(config.budget.limits()), config.verify.tighten
+
+    def find(exclude: Sequence[np.ndarray]) -> Found:
+        return search_child(problems, budget, config.search, check, attempts, exclude=exclude)
+
+    solutions, shortage = diverse(find, config.search.n_solutions)
+    kept, rows = 0, []
+    if config.search.n_solutions > 1:
+        kl = _measured_kl(run, ctx, [s.allocation.choice for s in solutions])
+        kept, rows = best(solutions, kl), table(solutions, kl, base)
+    found = solutions[kept]
+    atomic_write_json(
+        ctx.dir / "solutions.json", {"solutions": rows, "kept": kept, "shortage": shortage}
+    )
     choices: dict[str, Any] = {"child": found.allocation.choice.tolist()}
     reasons: dict[str, str | None] = {}
+    around_parent = found
+    if rounds > 1:
+        first = Scored.load(ctx.input("scores"), run.space)
+        scores = first.repaired(run.space, metric, config.search.isotonic).scores
+        around_parent = replace(found, problem=pricings[found.batch].problem(scores, metric))
     for name in config.baselines:
-        choice, reason = baseline(name, found, ctx.seed, check, config.verify.tighten)
+        choice, reason = baseline(name, around_parent, ctx.seed, check, attempts)
         choices[name] = None if choice is None else choice.tolist()
         if choice is None:
             reasons[f"baseline.{name}.reason"] = reason
@@ -129,12 +192,14 @@ def search(run: Puzzle, ctx: StageContext) -> None:
         name: None if c is None else [b.to_config() for b in blocks_of(space, np.array(c))]
         for name, c in choices.items()
     }
-    _save_found(ctx.dir, found, choices, blocks)
+    _save_found(ctx.dir, found, base, choices, blocks)
     atomic_write_json(ctx.dir / "checks.json", checks)
-    rows = latency_frontier(found.problem, config.search.frontier, config.search, found.budget)
-    atomic_write_json(ctx.dir / "frontier.json", rows)
+    points = latency_frontier(
+        found.problem, config.search.frontier, config.search, found.budget, base
+    )
+    atomic_write_json(ctx.dir / "frontier.json", points)
     total, reference = found.allocation.cost, found.problem.reference_cost
-    metric = config.score.metric
+    loss = base + found.allocation.loss
     ctx.summary(
         {
             "search.gap": found.allocation.gap,
@@ -143,17 +208,37 @@ def search(run: Puzzle, ctx: StageContext) -> None:
             "search.solver": found.allocation.solver,
             "search.batch": found.batch,
             "search.searches": max(1, len(found.promises)),
+            "search.solutions": len(solutions),
+            "search.kept": kept + 1,
+            "rounds": rounds,
+            "scores.repaired": repaired.entries,
+            "scores.repair_max": repaired.largest,
             "latency.child.predicted": total["latency"],
             "speedup.predicted": reference["latency"] / total["latency"],
             "latency.is_bound": bool(latency.is_bound),
             "memory.parent.predicted": reference["memory"],
             "memory.child.predicted": total["memory"],
-            "child.score.predicted": found.allocation.loss,
-            "child.kl.predicted": found.allocation.loss if metric == "kl" else None,
+            "child.score.predicted": loss,
+            "child.kl.predicted": loss if metric == "kl" else None,
             "budget.met": found.met,
             **reasons,
         }
     )
+
+
+def _measured_kl(run: Puzzle, ctx: StageContext, choices: Sequence[np.ndarray]) -> list[float]:
+    """KL from the parent, on all validation rows, of children as the library gives them."""
+    parent, library = run.parent(ctx.device).model, Library(ctx.input("library"))
+    rows = Rows.load(ctx.input("calibration") / "validation.safetensors").to(parent.device)
+    return [
+        compare(
+            parent,
+            realise(parent, blocks_of(run.space, choice), library),
+            rows,
+            run.config.score.batch_tokens,
+        )["kl"]
+        for choice in ctx.track(choices, len(choices), "measuring solutions", unit="child")
+    ]
 
 
 def verify(run: Puzzle, ctx: StageContext) -> None:
@@ -187,6 +272,12 @@ def verify(run: Puzzle, ctx: StageContext) -> None:
     ctx.summary(result)
 
 
+def _batch(ctx: StageContext, index: int) -> int:
+    """The batch size that an earlier round has chosen."""
+    path = ctx.input(f"search_{index}") / "step.json"
+    return json.loads(path.read_text(encoding="utf-8"))["batch"]
+
+
 def _pricing(run: Puzzle, latency: CostModel, batch: int) -> Pricing:
     dtype = DTYPES[run.config.dtype]
     return Pricing(run.parent_config, run.space, run.workloads[batch], latency, dtype)
@@ -215,7 +306,7 @@ def _latency_model(run: Puzzle, ctx: StageContext) -> tuple[CostModel, MeasuredT
 
 
 def _save_found(
-    directory: Path, found: Found, choices: dict[str, Any], blocks: dict[str, Any]
+    directory: Path, found: Found, base: float, choices: dict[str, Any], blocks: dict[str, Any]
 ) -> None:
     atomic_write_json(directory / "problem.json", found.problem.to_json())
     atomic_write_json(directory / "architectures.json", blocks)
@@ -225,6 +316,8 @@ def _save_found(
             "batch": found.batch,
             "budget": found.budget.to_json(),
             "limits": found.limits.to_json(),
+            # What the model that scores were taken around loses; losses are relative to it.
+            "base": base,
             "allocation": found.allocation.to_json(),
             "reference": dict(found.problem.reference_cost),
             "promises": found.promises,

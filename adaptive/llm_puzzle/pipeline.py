@@ -2,13 +2,17 @@
 
 costs --------------------------+
 calibration -> library -> scores +-> search -> child, baselines -> verify -> report
+                                              -> additivity
+
+With ``search.rounds`` above 1, ``search_1 -> scores_1 -> search_2 -> ...`` stand between the scores
+and the search (:mod:`adaptive.llm_puzzle.rounds`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from adaptive.core import UserError, Workload
 from adaptive.core.cost import Origin
 from adaptive.core.hardware import detect
 from adaptive.core.run import Stage, StageContext, atomic_write_json, resolve_device
-from adaptive.llm_puzzle import deploy, plan, report
+from adaptive.llm_puzzle import additivity, deploy, plan, report
 from adaptive.llm_puzzle.activations import Store
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.checkpoint import save_child
@@ -40,6 +44,7 @@ from adaptive.llm_puzzle.parent import (
     parent_directory,
 )
 from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.rounds import rescore, scores_stage
 from adaptive.llm_puzzle.score import inversions, score_library
 from adaptive.llm_puzzle.shapes import DTYPES, stack
 from adaptive.llm_puzzle.space import LayerSpace, search_space
@@ -55,7 +60,12 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     _ = run.space  # refused before anything is computed
     identity = [run.parent_fingerprint, config.dtype]
     text = [config.data, *map(source_fingerprint, run.text_sources)]
-    budget = [config.budget, config.search, config.workload, config.cost, config.verify.tighten]
+    budget = [config.budget, config.workload, config.cost, config.verify.tighten]
+    last = replace(config.search, interactions=0)
+    partial_way = replace(last, n_solutions=1, frontier=[])
+    rounds, last_scores = config.search.rounds, scores_stage(config.search)
+    # Diverse solutions are put together and measured where they are found.
+    realised = ("calibration", "library") if config.search.n_solutions > 1 else ()
     children = ["child", *(f"baseline_{name}" for name in config.baselines)]
     return [
         # Costs come first: a budget that no child can meet is told in seconds, not after hours.
@@ -74,11 +84,29 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             parallel=True,
         ),
         Stage("scores", run.score, ("calibration", "library"), [config.score]),
+        *(
+            stage
+            for index in range(1, rounds)
+            for stage in (
+                Stage(
+                    f"search_{index}",
+                    partial(deploy.step, run, index=index),
+                    ("costs", *_before(index)),
+                    [identity, config.score.metric, budget, partial_way],
+                ),
+                Stage(
+                    f"scores_{index}",
+                    partial(rescore, run, index=index),
+                    ("calibration", "library", f"search_{index}"),
+                    [identity, config.score],
+                ),
+            )
+        ),
         Stage(
             "search",
             partial(deploy.search, run),
-            ("scores", "costs"),
-            [identity, config.score.metric, budget, config.baselines],
+            tuple(dict.fromkeys(["scores", "costs", *_before(rounds), *realised])),
+            [identity, config.score.metric, budget, last, config.baselines],
         ),
         *(
             Stage(
@@ -89,14 +117,29 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             )
             for name in children
         ),
+        Stage(
+            "additivity",
+            partial(additivity.check, run),
+            ("calibration", "library", last_scores, "search"),
+            [config.score, config.search.interactions, rounds],
+        ),
         Stage("verify", partial(deploy.verify, run), ("search", "child"), [config.verify]),
         Stage(
             "report",
             run.report,
-            ("library", "scores", "search", "verify", *children),
+            (
+                *("library", "scores", "search", "additivity", "verify"),
+                *children,
+                *(f"{kind}_{i}" for i in range(1, rounds) for kind in ("search", "scores")),
+            ),
             [config],
         ),
     ]
+
+
+def _before(index: int) -> list[str]:
+    """What the search of a round goes by: scores, and the batch size of the round before."""
+    return ["scores"] if index == 1 else [f"scores_{index - 1}", f"search_{index - 1}"]
 
 
 class Puzzle:

@@ -17,6 +17,7 @@ from adaptive.core.run import Stage, StageContext, atomic_write_json, atomic_wri
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.config import PuzzleConfig, ShapeConfig
 from adaptive.llm_puzzle.deploy import latency_of_another_device
+from adaptive.llm_puzzle.isotonic import repair
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
 from adaptive.llm_puzzle.parent import parent_config, parent_directory
 from adaptive.llm_puzzle.prices import Pricing
@@ -99,7 +100,10 @@ def plan(ctx: StageContext, config: PuzzleConfig) -> None:
         summary["frontier"] = f"refused: {refusal}"
         page.section("Frontier").text(f"None: {refusal}.")
     else:
-        problem = pricing.problem(load_scores(Path(config.score.path)), config.score.metric)
+        metric, scores = config.score.metric, load_scores(Path(config.score.path))
+        if config.search.isotonic:
+            scores = repair(scores, metric).scores
+        problem = pricing.problem(scores, metric)
         budget = Budget(config.budget.limits())
         found = latency_frontier(problem, config.search.frontier, config.search, budget)
         atomic_write_json(ctx.dir / "frontier.json", found)

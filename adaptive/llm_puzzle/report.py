@@ -20,6 +20,7 @@ from adaptive.core.report import (
     predicted_measured_plot,
 )
 from adaptive.core.run import StageContext, to_plain
+from adaptive.llm_puzzle import report_search
 from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.score import LayerScores, load_scores
 
@@ -51,6 +52,9 @@ def write(ctx: StageContext, config: PuzzleConfig) -> None:
         "framed. Right: latency of each layer, parent in outline, child filled.",
     )
     _promise(page, allocation, checked, _read(ctx.input("search") / "checks.json"))
+    report_search.rounds(page, ctx, config.search.rounds)
+    report_search.solutions(page, ctx)
+    report_search.additivity(page, ctx)
     _results(page, results)
     _library(page, ctx, config, load_scores(ctx.input("scores")))
     _training(page, ctx)
@@ -93,7 +97,7 @@ def _frontier(
     for name in results:
         choice = np.array(found["choices"][name])
         total = problem.total(choice)["latency"]
-        marked[name] = (1e3 * total, problem.total_loss(choice))
+        marked[name] = (1e3 * total, found["base"] + problem.total_loss(choice))
     kind = "lower bound" if bound else "predicted from measured blocks"
     page.section("Frontier").figure(
         frontier_plot(
@@ -202,7 +206,8 @@ def _library(
     if inversions:
         page.text(
             f"{len(inversions)} ladders are not monotone: a cheaper option scores better than a "
-            "dearer one. That is distillation noise rather than a discovery."
+            "dearer one. That is distillation noise rather than a discovery; with "
+            "`search.isotonic` the search goes by the nearest scores that are monotone."
         )
         page.table(
             [{**i, "difference": f"{i['difference']:.4f}"} for i in inversions[:20]],

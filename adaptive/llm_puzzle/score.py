@@ -5,6 +5,10 @@ The layers before it see no change, so their activations are computed once (:fun
 variants of the layer then go through the remaining layers as one batch, the parent's own block
 among them as the reference, so no logits are ever stored.
 
+The model that is taken apart may also be a child of the parent (iterative Puzzle): a score is then
+what replacing one more block changes, KL(parent || changed child) - KL(parent || child), and may be
+negative.
+
 Shapes: B rows, T tokens, M real tokens of B rows, C variants in a pass, H hidden size, V
 vocabulary.
 """
@@ -22,6 +26,7 @@ from torch import nn
 
 from adaptive.core.run import atomic_write_json
 from adaptive.llm_puzzle.activations import Store
+from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.config import ScoreConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.library import Library
@@ -41,8 +46,8 @@ class LayerScores:
         ffn: labels of its FFN options, the parent's first.
         values_AF: for each metric, the score of every pair of options. ``kl``: KL(parent || child)
             in nats a token; ``lm_loss``: child's minus parent's, in nats a token; ``cosine``: one
-            minus the cosine of the last hidden states. NaN where a variant's output was not
-            finite.
+            minus the cosine of the last hidden states. Around a child, each less the child's own.
+            NaN where a variant's output was not finite.
     """
 
     attention: list[str]
@@ -76,35 +81,71 @@ def score_library(
     config: ScoreConfig,
     directory: Path,
     track: Callable[[Iterable[LayerActivations], int], Iterable[LayerActivations]] = lambda x, _: x,
+    parent: PuzzleForCausalLM | None = None,
     store: Store | None = None,
+    ranks: Ranks | None = None,
 ) -> list[LayerScores]:
     """Scores every option of every layer and writes ``scores.json``.
 
     Args:
-        model: the parent.
+        model: the parent, or a child of it whose every layer is an option of the space.
         space: options of every layer.
         library: holds all their variants.
         rows: what to score on, on the model's device.
         config: which pairs of options to measure and how much at once.
         directory: of the result; a layer that an interrupted attempt finished is not done again.
         track: progress over layers.
+        parent: what a child is compared with, and where the parent's own sub-blocks come from;
+            needed if ``model`` is a child.
         store: where activations wait; None keeps them on the model's device.
+        ranks: the processes that share the layers; all of them get all scores.
     """
     # A pass holds at least four variants, so that small row batches do not leave layers idle.
     batch = max(1, config.batch_tokens // (4 * rows.ids_NT.shape[1]))
+    final_NTH = None if parent is None else final_states(parent, rows, batch)
     scores = []
     for activations in track(walk(model, rows, batch, store), len(space)):
         path = directory / f"layer_{activations.index:03d}.json"
         if not path.is_file():
-            layer = _LayerScorer(model, activations, space[activations.index], library)
-            atomic_write_json(path, layer(rows, config, batch).to_json())
+            options = space[activations.index]
+            layer = _LayerScorer(model, activations, options, library, parent or model)
+            atomic_write_json(path, layer(rows, config, batch, final_NTH).to_json())
         scores.append(LayerScores.from_json(json.loads(path.read_text(encoding="utf-8"))))
     atomic_write_json(directory / "scores.json", [layer.to_json() for layer in scores])
     return scores
 
 
+@torch.no_grad()
+def final_states(model: PuzzleForCausalLM, rows: Rows, batch: int) -> torch.Tensor:
+    """Last hidden states of all rows, normed, [N, T, H]."""
+    parts = rows.ids_NT.split(batch)
+    return torch.cat([model.model(ids, use_cache=False).last_hidden_state for ids in parts])
+
+
+@torch.inference_mode()
+def compare(
+    parent: PuzzleForCausalLM, child: PuzzleForCausalLM, rows: Rows, batch_tokens: int
+) -> dict[str, float]:
+    """The metrics of a whole child against its parent, averaged over tokens as scores are.
+
+    Args:
+        parent: the reference.
+        child: of the same width and vocabulary.
+        rows: on the models' device.
+        batch_tokens: tokens at once.
+    """
+    sums, counts = dict.fromkeys(METRICS, 0.0), dict.fromkeys(METRICS, 0)
+    for part in rows.batches(max(1, batch_tokens // rows.ids_NT.shape[1])):
+        finals = (final_states(model, part, len(part)) for model in (parent, child))
+        reference = _Reference.of(parent, next(finals), part)
+        for name, value in reference.compare(next(finals)).items():
+            sums[name] += value
+            counts[name] += reference.counts[name]
+    return {name: sums[name] / counts[name] for name in METRICS}
+
+
 class _LayerScorer:
-    """Scores the options of one layer."""
+    """Scores the options of one layer, whose sub-blocks come from the library or the parent."""
 
     def __init__(
         self,
@@ -112,14 +153,20 @@ class _LayerScorer:
         activations: LayerActivations,
         options: LayerSpace,
         library: Library,
+        parent: PuzzleForCausalLM,
     ):
         self.model, self.at, self.options = model, activations, options
-        self.positions = Positions.of(model, activations.x_NTH)
-        self.attention = [library.load(model, activations.index, o) for o in options.attention]
-        self.ffn = [library.load(model, activations.index, o) for o in options.ffn]
+        self.own = options.index(BlockOption.from_config(model.config.blocks[activations.index]))
+        # The parent's masks, since a child may lack the sliding window that an option has.
+        self.positions = Positions.of(parent, activations.x_NTH)
+        self.attention = [library.load(parent, activations.index, o) for o in options.attention]
+        self.ffn = [library.load(parent, activations.index, o) for o in options.ffn]
 
     @torch.inference_mode()
-    def __call__(self, rows: Rows, config: ScoreConfig, batch: int) -> LayerScores:
+    def __call__(
+        self, rows: Rows, config: ScoreConfig, batch: int, final_NTH: torch.Tensor | None = None
+    ) -> LayerScores:
+        """Scores against the model itself, or against the parent's last hidden states."""
         pairs = self._pairs(config.granularity)
         sums = {name: torch.zeros(len(pairs), dtype=torch.float64) for name in METRICS}
         counts = dict.fromkeys(METRICS, 0)
@@ -127,7 +174,10 @@ class _LayerScorer:
         for index in torch.arange(len(rows)).split(batch) if pairs else ():
             part = self.at.rows(index, int(rows.lengths_N[index].max()))
             part_rows = rows.select(index)
-            reference = _Reference.of(self.model, self._suffix(part.y_NTH), part_rows)
+            own_BTH = self._suffix(part.y_NTH)
+            final_BTH = own_BTH if final_NTH is None else final_NTH[index, : own_BTH.shape[1]]
+            reference = _Reference.of(self.model, final_BTH, part_rows)
+            base = {} if final_NTH is None else reference.compare(own_BTH)
             counts = {name: counts[name] + n for name, n in reference.counts.items()}
             chunk = max(1, config.batch_tokens // part.mask_NT.numel())
             for chosen in torch.arange(len(pairs)).split(chunk):
@@ -135,7 +185,7 @@ class _LayerScorer:
                 final_CBTH = self._suffix(out_CBTH.flatten(0, 1)).unflatten(0, out_CBTH.shape[:2])
                 for i, final_BTH in zip(chosen.tolist(), final_CBTH, strict=True):
                     for name, value in reference.compare(final_BTH).items():
-                        sums[name][i] += value
+                        sums[name][i] += value - base.get(name, 0.0)
         tables = {}
         for name in METRICS:
             table = np.zeros((len(self.attention), len(self.ffn)))
@@ -143,7 +193,8 @@ class _LayerScorer:
             for (a, f), value in zip(pairs, measured, strict=True):
                 table[a, f] = value
             if config.granularity == "subblock":
-                table = table[:, :1] + table[:1, :]
+                a, f = self.own
+                table = table[:, f, None] + table[None, a, :]
             tables[name] = np.where(np.isfinite(table), table, np.nan)
         return LayerScores(
             [option.label for option in self.options.attention],
@@ -152,11 +203,11 @@ class _LayerScorer:
         )
 
     def _pairs(self, granularity: str) -> list[tuple[int, int]]:
-        """Pairs of options to measure; the parent's own pair scores 0 by definition."""
+        """Pairs of options to measure; the model's own pair scores 0 by definition."""
         every = [(a, f) for a in range(len(self.attention)) for f in range(len(self.ffn))]
         if granularity == "subblock":
-            every = [(a, f) for a, f in every if a == 0 or f == 0]
-        return every[1:]
+            every = [(a, f) for a, f in every if a == self.own[0] or f == self.own[1]]
+        return [pair for pair in every if pair != self.own]
 
     def _outputs(self, part: LayerActivations, pairs: list[tuple[int, int]]) -> torch.Tensor:
         """Outputs of this layer with each pair of options, [C, B, T, H]."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,7 @@ def search(
     measure: Callable[[int, np.ndarray], float] | None = None,
     attempts: int = 2,
     tolerance: float = TOLERANCE,
+    exclude: Sequence[np.ndarray] = (),
 ) -> Found:
     """The best allocation over batch sizes whose latency, measured, is within the budget.
 
@@ -65,8 +67,10 @@ def search(
         measure: (batch size, choice) to measured latency in seconds; ``None`` checks nothing.
         attempts: searches after the first one, at most.
         tolerance: relative excess that counts as met, below what clocks can tell apart.
+        exclude: earlier choices to share ``config.diversity`` of the searched layers with, at most.
     """
     limits, promises = budget, []
+    least = min_differences(next(iter(problems.values())), config.diversity)
     for attempt in range(attempts + 1):
         batch, allocation = solve_best(
             problems,
@@ -74,6 +78,8 @@ def search(
             solver=config.solver,
             gap=config.gap,
             time_limit=config.time_limit,
+            exclude=exclude,
+            min_differences=least,
         )
         found = Found(batch, problems[batch], allocation, limits, budget, promises)
         limit = budget.resolve(problems[batch]).get("latency")
@@ -89,6 +95,15 @@ def search(
         problems = {batch: problems[batch]}
         limits = tighten(budget, problems[batch], limit.max * predicted / measured)
     raise AssertionError("the loop returns")
+
+
+def min_differences(problem: ChoiceProblem, diversity: float) -> int:
+    """Layers in which two solutions have to differ, so that they share ``diversity`` at most.
+
+    Layers without a choice are not counted (Puzzle's ``sum x * y <= alpha * L``).
+    """
+    searched = int((problem.available.sum(1) > 1).sum())
+    return max(1, searched - math.floor(diversity * searched + 1e-9))
 
 
 def tighten(budget: Budget, problem: ChoiceProblem, latency: float) -> Budget:
@@ -129,9 +144,20 @@ def baseline(
 
 
 def latency_frontier(
-    problem: ChoiceProblem, parts: list[float], config: SearchConfig, budget: Budget
+    problem: ChoiceProblem,
+    parts: list[float],
+    config: SearchConfig,
+    budget: Budget,
+    base: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Optimal loss at several parts of the parent's latency, other limits as they are.
+
+    Args:
+        problem: at one batch size.
+        parts: of the reference's latency.
+        config: solver and gap.
+        budget: limits on other resources.
+        base: what the losses are relative to, added to them.
 
     Returns:
         Rows of a table: ``latency`` (s), ``speedup``, ``loss``, ``bound``, ``price`` (loss that a
@@ -148,8 +174,8 @@ def latency_frontier(
             row |= {
                 "latency": point.allocation.cost["latency"],
                 "speedup": reference / point.allocation.cost["latency"],
-                "loss": point.allocation.loss,
-                "bound": point.allocation.bound,
+                "loss": base + point.allocation.loss,
+                "bound": base + point.allocation.bound,
                 "price": point.allocation.price.get("latency", 0.0),
             }
         rows.append(row)

@@ -36,6 +36,10 @@ class LayerSpace:
         """Every pair of options; the parent's comes first, FFN options vary fastest."""
         return [BlockOption(a, f) for a, f in product(self.attention, self.ffn)]
 
+    def index(self, block: BlockOption) -> tuple[int, int]:
+        """Where a block's halves stand among the attention and among the FFN options."""
+        return self.attention.index(block.attention), self.ffn.index(block.ffn)
+
     @property
     def variants(self) -> list[AttentionOption | FFNOption]:
         """The sub-blocks that a library has to hold: all but the parent's own and the no-ops."""

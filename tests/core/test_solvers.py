@@ -349,6 +349,11 @@ def test_the_best_of_several_batch_sizes():
     # 7.5 tokens/s leave 1.3 s at batch 1, 5.3 s at 4 and 10.7 s at 8.
     key, found = solve_best(problems, {"throughput": 7.5}, solver="exhaustive")
     assert key == 4 and found.loss == 3
+    # Away from all dearest answers, and from that one, another batch size is the best.
+    away = {"exclude": [[0] * 4, found.choice], "min_differences": 3}
+    key, further = solve_best(problems, {"throughput": 7.5}, **away)
+    differ = [(further.choice != other).sum() for other in ([0] * 4, found.choice)]
+    assert min(differ) >= 3 and further.loss > 3
     with pytest.raises(InfeasibleError, match="no problem of 1, 4, 8 meets the budget") as error:
         solve_best(problems, {"latency": {"min": 30}})
     assert (error.value.reachable, error.value.limit) == (24.0, 30.0)

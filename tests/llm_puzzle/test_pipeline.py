@@ -198,10 +198,101 @@ def test_a_second_run_keeps_everything(parent_dir, folder, finished, capsys):
     assert (finished.dir / "summary.json").read_text() == before
 
 
+# --- rounds, solutions, additivity ---
+
+
+def read(result: Result, *path: str) -> Any:
+    return json.loads(result.dir.joinpath("artifacts", *path).read_text())
+
+
+def test_one_round_predicts_and_measures_the_childs_divergence(finished):
+    summary, scores = finished.summary, read(finished, "scores", "scores.json")
+    chosen = read(finished, "search", "search.json")["allocation"]["labels"]
+    total = 0.0
+    for layer, label in zip(scores, chosen, strict=True):
+        attention, ffn = label.split("+")
+        total += layer["kl"][layer["attention"].index(attention)][layer["ffn"].index(ffn)]
+    assert summary["additivity.predicted_kl"] == pytest.approx(total)
+    assert summary["additivity.measured_kl"] == summary["rounds.1.kl"] > 0
+    assert summary["rounds"] == 1 and "additivity.pairs.count" not in summary
+    assert summary["search.solutions"] == summary["search.kept"] == 1
+    assert summary["scores.repaired"] >= 0 and summary["scores.repair_max"] >= 0
+    if summary["scores.repaired"] == 0:
+        assert summary["child.kl.predicted"] == pytest.approx(total)
+
+
+@pytest.fixture(scope="module")
+def iterated(parent_dir, folder, finished) -> Result:
+    """Three rounds, three solutions and all pairs, from the library of the finished run."""
+    run = Path(shutil.copytree(finished.dir, folder / "iterated"))
+    settings = ("search.rounds=3", "search.n_solutions=3", "search.interactions=9")
+    overrides = (*settings, "baselines=[greedy,marginal,max_params]", "search.diversity=0.7")
+    return experiment(parent_dir, folder, *overrides).run(run)
+
+
+def test_rounds_go_part_of_the_way_and_start_where_the_last_one_ended(iterated):
+    summary = iterated.summary
+    assert summary["rounds"] == 3
+    speedups = [summary[f"rounds.{i}.speedup.predicted"] for i in (1, 2)]
+    for index, speedup in enumerate([*speedups, summary["speedup.predicted"]], 1):
+        assert speedup >= 1.5 ** (index / 3) * (1 - 1e-9)
+    assert summary["rounds.3.kl"] == summary["additivity.measured_kl"] > 0
+    for index in (1, 2):
+        child = read(iterated, f"scores_{index}", "child.json")
+        step = read(iterated, f"search_{index}", "step.json")
+        assert child["blocks"] == step["blocks"]
+        assert child["kl"] == summary[f"rounds.{index}.kl"] > 0
+        assert step["kl.predicted"] == summary[f"rounds.{index}.kl.predicted"]
+    # The base of the last search is the divergence of the last partial child.
+    assert read(iterated, "search", "search.json")["base"] == summary["rounds.2.kl"]
+
+
+def test_of_several_solutions_the_nearest_to_the_parent_is_kept(iterated):
+    found = read(iterated, "search", "solutions.json")
+    rows, summary = found["solutions"], iterated.summary
+    assert 1 < len(rows) == summary["search.solutions"] <= 3
+    assert summary["search.kept"] == found["kept"] + 1
+    candidates = [row for row in rows if row["met"]] or rows
+    assert rows[found["kept"]]["kl"] == min(row["kl"] for row in candidates)
+    assert all(row["shared"] <= 0.7 * 3 for row in rows[1:])
+    chosen = read(iterated, "search", "search.json")
+    assert chosen["allocation"]["choice"] == chosen["choices"]["child"]
+    kept_loss = chosen["base"] + chosen["allocation"]["loss"]
+    assert rows[found["kept"]]["loss.predicted"] == kept_loss == summary["child.score.predicted"]
+    assert summary["child.kl.bld"] == pytest.approx(rows[found["kept"]]["kl"], rel=0.2)
+
+
+def test_pairs_and_further_baselines_are_in_the_summary_and_on_the_page(iterated):
+    summary, page = iterated.summary, iterated.report.read_text(encoding="utf-8")
+    pairs = read(iterated, "additivity", "additivity.json")["pairs"]
+    assert len(pairs) == summary["additivity.pairs.count"] > 0
+    ratios = [pair["measured"] / pair["predicted"] for pair in pairs]
+    assert summary["additivity.pairs.mean_ratio"] == pytest.approx(sum(ratios) / len(ratios))
+    for name in ("marginal", "max_params"):
+        assert f"baseline.{name}.loss" in summary
+    for section in ("Rounds", "Solutions", "Additivity"):
+        assert f">{section}</h2>" in page
+
+
+def test_interrupted_rounds_go_on_where_they_were(parent_dir, folder, iterated, tmp_path, capsys):
+    run = Path(shutil.copytree(iterated.dir, tmp_path / "run"))
+    shutil.rmtree(run / "artifacts" / "scores_2")
+    settings = ("search.rounds=3", "search.n_solutions=3", "search.interactions=2")
+    overrides = (*settings, "baselines=[greedy,marginal,max_params]", "search.diversity=0.7")
+    result = experiment(parent_dir, folder, *overrides).run(run)
+    again = kept(capsys.readouterr().err)
+    assert {"search_1", "scores_1", "search_2", "search", "child"} <= again
+    assert not {"scores_2", "additivity", "report"} & again  # and fewer pairs are measured
+    assert result.summary["rounds.3.kl"] == iterated.summary["rounds.3.kl"]
+    assert result.summary["additivity.pairs.count"] <= 2
+
+
 # --- a run goes on with other settings ---
 
 CHANGES = {
-    "gkd.learning_rate=2e-3": {"calibration", "library", "scores", "costs", "search"},
+    "gkd.learning_rate=2e-3": {
+        *("calibration", "library", "scores", "costs", "search", "additivity"),
+    },
     "baselines=[greedy]": {"calibration", "library", "scores", "costs"},
     "workload.prompt=12": {"calibration", "library", "scores"},
     "space.attention_no_op=false": {"calibration"},
@@ -252,6 +343,10 @@ BEFORE_ANYTHING = {
     "distill.init=random": "distill.init='random' is unknown, choose one of paper, ridge",
     "score.metric=mmlu": "score.metric='mmlu' is unknown",
     "baselines=[magic]": "baselines='magic' is unknown",
+    "search.rounds=0": "search.rounds=0 must be at least 1",
+    "search.n_solutions=0": "search.n_solutions=0 must be at least 1",
+    "search.interactions=-1": "search.interactions=-1 must not be negative",
+    "search.diversity=1.2": "search.diversity=1.2 must lie in 0 to 1",
     "dtype=float8": "dtype='float8' is unknown",
     "workload.batch=0": "workload.batch=0 must be at least 1",
 }

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from adaptive.core import Workload
 from adaptive.core.cost import Roofline
 from adaptive.core.hardware import DEVICES
-from adaptive.llm_puzzle.blocks import FFNOption
+from adaptive.llm_puzzle.blocks import BlockOption, FFNOption
 from adaptive.llm_puzzle.config import DistillConfig, ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.distill import build_library
@@ -48,9 +48,11 @@ def library(parent, space, rows, tmp_path_factory) -> Library:
 
 
 @torch.no_grad()
-def replaced(parent, library: Library, rows: Rows, layer: int, block) -> dict[str, float]:
+def replaced(
+    parent, library: Library, rows: Rows, layer: int, block, blocks=None
+) -> dict[str, float]:
     """The three metrics of one replacement, row by row through whole models, without padding."""
-    blocks = list(parent.blocks)
+    blocks = list(blocks or parent.blocks)
     blocks[layer] = block
     child = realise(parent.model, blocks, library)
     sums, tokens, predicted = dict.fromkeys(METRICS, 0.0), 0, 0
@@ -71,6 +73,19 @@ def replaced(parent, library: Library, rows: Rows, layer: int, block) -> dict[st
         tokens, predicted = tokens + n, predicted + n - 1
     counts = {"kl": tokens, "cosine": tokens, "lm_loss": predicted}
     return {name: sums[name] / counts[name] for name in METRICS}
+
+
+# A child without its first attention and with narrower FFNs, but for the layer not searched.
+CHILD = {0: (3, 1), 2: (0, 1)}
+
+
+@pytest.fixture(scope="module")
+def around(parent, space) -> list:
+    """The blocks of a child to score around."""
+    blocks = list(parent.blocks)
+    for layer, (a, f) in CHILD.items():
+        blocks[layer] = BlockOption(space[layer].attention[a], space[layer].ffn[f])
+    return blocks
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +124,36 @@ def test_subblock_scores_add_the_two_halves(parent, space, library, rows, plain,
         for name in METRICS:
             wanted = plain[layer, a, 0][name] + plain[layer, 0, f][name]
             assert scores[layer].values_AF[name][a, f] == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_tokens", [10, 16_384])
+@pytest.mark.parametrize("granularity", ["block", "subblock"])
+def test_scores_around_a_child_are_what_one_more_replacement_changes(
+    parent, space, library, rows, around, tmp_path, granularity, batch_tokens
+):
+    """KL(parent || changed child) - KL(parent || child), from whole forward passes."""
+    child = realise(parent.model, around, library)
+    config = ScoreConfig(granularity=granularity, batch_tokens=batch_tokens)
+    scores = score_library(child, space, library, rows, config, tmp_path, parent=parent.model)
+    base = replaced(parent, library, rows, 0, around[0], around)
+    for layer, (own_a, own_f) in CHILD.items():
+        found = scores[layer].values_AF
+        options = space[layer]
+        for (a, attention), (f, ffn) in itertools.product(
+            enumerate(options.attention), enumerate(options.ffn)
+        ):
+            if granularity == "subblock" and own_a != a and own_f != f:
+                for name in METRICS:
+                    wanted = found[name][a, own_f] + found[name][own_a, f]
+                    assert found[name][a, f] == pytest.approx(wanted, abs=1e-12)
+                continue
+            block = BlockOption(attention, ffn)
+            wanted = replaced(parent, library, rows, layer, block, around)
+            for name in METRICS:
+                assert found[name][a, f] == pytest.approx(wanted[name] - base[name], abs=1e-5)
+        assert all(found[name][own_a, own_f] == 0 for name in METRICS)
+    # Giving the child its attention back brings it nearer to the parent.
+    assert scores[0].values_AF["kl"].min() < -0.01
 
 
 @pytest.mark.parametrize("granularity", ["block", "subblock"])

@@ -1,0 +1,104 @@
+"""The parts of a Puzzle run's page that say how far its predictions were to be trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from adaptive.core.report import Report, predicted_measured_plot
+from adaptive.core.run import StageContext
+
+
+def rounds(page: Report, ctx: StageContext, count: int) -> None:
+    """A row for each round: how fast, and how far from the parent as predicted and measured."""
+    if count == 1:
+        return
+    rows = []
+    for index in range(1, count):
+        step = _read(ctx, f"search_{index}", "step.json")
+        rows.append(
+            (
+                step["speedup"],
+                step["kl.predicted"],
+                _read(ctx, f"scores_{index}", "child.json")["kl"],
+            )
+        )
+    found, checked = (
+        _read(ctx, "search", "search.json"),
+        _read(ctx, "additivity", "additivity.json"),
+    )
+    speedup = found["reference"]["latency"] / found["allocation"]["cost"]["latency"]
+    rows.append((speedup, checked["predicted_kl"], checked["measured_kl"]))
+    page.section("Rounds").table(
+        [
+            {
+                "round": str(index),
+                "predicted speed-up": f"{speedup:.2f}x",
+                "predicted KL": f"{predicted:.4f}",
+                "measured KL": f"{measured:.4f}",
+            }
+            for index, (speedup, predicted, measured) in enumerate(rows, 1)
+        ],
+        "Each round but the first goes by scores taken again around the child of the one before; "
+        "its prediction starts from that child's measured KL. Nats a token on the tokens that "
+        "scores are taken on, before global distillation.",
+    )
+
+
+def solutions(page: Report, ctx: StageContext) -> None:
+    """A row for each diverse solution, if there were to be several."""
+    found = _read(ctx, "search", "solutions.json")
+    if not found["solutions"]:
+        return
+    page.section("Solutions").table(
+        [
+            {
+                "solution": f"{i + 1}{' (kept)' if i == found['kept'] else ''}",
+                "predicted loss": f"{row['loss.predicted']:.4f}",
+                "measured KL": f"{row['kl']:.4f}",
+                "predicted latency": f"{1e3 * row['latency.predicted']:.3f} ms",
+                "measured latency": _milliseconds(row["latency.measured"]),
+                "within the budget": "yes" if row["met"] else "no",
+                "layers as in an earlier one": "-" if row["shared"] is None else str(row["shared"]),
+            }
+            for i, row in enumerate(found["solutions"])
+        ],
+        "Solutions that differ, put together from the library; KL from the parent on the "
+        "validation rows, before global distillation. The best within the budget is kept.",
+    )
+    if found["shortage"]:
+        page.text(f"There are no more: {found['shortage']}.")
+
+
+def additivity(page: Report, ctx: StageContext) -> None:
+    """The child's KL, and that of pairs of its layers, against the sums of their scores."""
+    checked: Mapping[str, Any] = _read(ctx, "additivity", "additivity.json")
+    predicted, measured = checked["predicted_kl"], checked["measured_kl"]
+    page.section("Additivity").table(
+        [
+            {
+                "predicted KL": f"{predicted:.4f}",
+                "measured KL": f"{measured:.4f}",
+                "measured / predicted": f"{measured / predicted:.2f}" if predicted > 0 else "-",
+            }
+        ],
+        "A search adds up what each replacement costs by itself. The child's KL from the parent on "
+        "the same tokens, before global distillation, against that sum.",
+    )
+    pairs = [pair for pair in checked["pairs"] if pair["predicted"] > 0 and pair["measured"] > 0]
+    if pairs:
+        points = [{"name": "layers {} and {}".format(*pair["layers"]), **pair} for pair in pairs]
+        page.figure(
+            predicted_measured_plot(points, unit="nats/token"),
+            "KL of two of the child's layers replaced in the parent at once, against the sum of "
+            "the two by themselves. Above the line, errors reinforce each other.",
+        )
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1e3 * seconds:.3f} ms"
+
+
+def _read(ctx: StageContext, stage: str, name: str) -> Any:
+    return json.loads((ctx.input(stage) / name).read_text(encoding="utf-8"))

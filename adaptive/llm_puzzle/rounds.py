@@ -1,0 +1,129 @@
+"""Iterative Puzzle: go part of the way, score again around the child that is there, go on.
+
+Scores of single replacements in the parent add up well while few blocks are replaced. So a search
+in R rounds moves towards the budget in R equal factors and looks again after each:
+
+    scores -> search_1 -> scores_1 -> search_2 -> scores_2 -> ... -> search
+
+``search_r`` takes the best child at the limits of round r, ``scores_r`` puts it together from the
+library and measures what replacing one more of its blocks would change, the parent staying what it
+is compared with (:func:`~adaptive.llm_puzzle.score.score_library`). All options stay open, the
+parent's own included, so a round may take back what an earlier one did. The last search meets the
+budget itself. Variants are those that were distilled on the parent's activations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptive.core import Budget, ChoiceProblem
+from adaptive.core.run import StageContext, atomic_write_json
+from adaptive.llm_puzzle.blocks import BlockOption
+from adaptive.llm_puzzle.config import SearchConfig
+from adaptive.llm_puzzle.data import Rows
+from adaptive.llm_puzzle.isotonic import Repair, repair
+from adaptive.llm_puzzle.library import Library
+from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.score import METRICS, LayerScores, compare, load_scores, score_library
+from adaptive.llm_puzzle.space import LayerSpace
+
+if TYPE_CHECKING:
+    from adaptive.llm_puzzle.pipeline import Puzzle
+
+
+def part_way(budget: Budget, problem: ChoiceProblem, share: float) -> Budget:
+    """The absolute limits after a part of the way from the reference to the budget.
+
+    The way is geometric: at ``share`` 1/3 of a budget of 1.728x the latency limit is that of 1.2x.
+    An upper limit that the reference meets, and every lower limit, holds from the beginning.
+
+    Args:
+        budget: at the end of the way.
+        problem: gives the reference.
+        share: of the way, 0 to 1.
+    """
+    limits: dict[str, Any] = {}
+    for name, (low, high) in budget.resolve(problem).items():
+        start = problem.reference_cost[name]
+        if high is not None and high < start:
+            high = start ** (1 - share) * high**share
+        limits[name] = {"min": low, "max": high}
+    return Budget(limits)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores with the model that they were taken around.
+
+    Attributes:
+        scores: of every layer.
+        blocks: of that model; the parent's own in the first round.
+        own: the model's own divergence from the parent by metric, 0 for the parent.
+    """
+
+    scores: list[LayerScores]
+    blocks: Sequence[BlockOption]
+    own: dict[str, float]
+
+    @staticmethod
+    def load(directory: Path, space: Sequence[LayerSpace]) -> Scored:
+        """Reads what a scores stage wrote."""
+        scores, path = load_scores(directory), directory / "child.json"
+        if not path.is_file():
+            return Scored(scores, [layer.parent for layer in space], dict.fromkeys(METRICS, 0.0))
+        data = json.loads(path.read_text(encoding="utf-8"))
+        blocks = [BlockOption.from_config(entry) for entry in data["blocks"]]
+        return Scored(scores, blocks, {name: data[name] for name in METRICS})
+
+    def repaired(self, space: Sequence[LayerSpace], metric: str, wanted: bool = True) -> Repair:
+        """The scores with monotone ladders, or as they are."""
+        if not wanted:
+            return Repair(self.scores, 0, 0.0)
+        own = [layer.index(block) for layer, block in zip(space, self.blocks, strict=True)]
+        return repair(self.scores, metric, own)
+
+    def predicted(self, space: Sequence[LayerSpace], blocks: Sequence[BlockOption]) -> float:
+        """KL from the parent of a child, if what was measured one by one adds up."""
+        return self.own["kl"] + sum(
+            float(score.values_AF["kl"][layer.index(block)])
+            for score, layer, block in zip(self.scores, space, blocks, strict=True)
+        )
+
+
+def scores_stage(config: SearchConfig) -> str:
+    """The stage whose scores the last search goes by."""
+    return "scores" if config.rounds == 1 else f"scores_{config.rounds - 1}"
+
+
+def rescore(run: Puzzle, ctx: StageContext, index: int) -> None:
+    """Scores every option again, around the child of round ``index``."""
+    parent, config = run.parent(ctx.device).model, run.config.score
+    library = Library(ctx.input("library"))
+    found = json.loads((ctx.input(f"search_{index}") / "step.json").read_text(encoding="utf-8"))
+    blocks = [BlockOption.from_config(entry) for entry in found["blocks"]]
+    child = realise(parent, blocks, library)
+    rows = Rows.load(ctx.input("calibration") / "validation.safetensors").first(config.tokens)
+    rows = rows.to(parent.device)
+    own = compare(parent, child, rows, config.batch_tokens)
+    atomic_write_json(ctx.dir / "child.json", {"blocks": found["blocks"], **own})
+    score_library(
+        child,
+        run.space,
+        library,
+        rows,
+        config,
+        ctx.dir,
+        track=lambda layers, total: ctx.track(layers, total, "scoring", unit="layer"),
+        parent=parent,
+    )
+    ctx.summary(
+        {
+            f"rounds.{index}.kl": own["kl"],
+            f"rounds.{index}.kl.predicted": found["kl.predicted"],
+            f"rounds.{index}.speedup.predicted": found["speedup"],
+        }
+    )
