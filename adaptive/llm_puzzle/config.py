@@ -154,17 +154,47 @@ class SearchConfig:
 
 
 @dataclass
+class LongConfig:
+    """A second phase of global distillation, on longer rows of the same text."""
+
+    tokens: int = 0  # trained on; 0: no such phase
+    length: int | None = None  # tokens in a row; null: four times data.length
+    learning_rate: float = 1e-4
+
+
+@dataclass
 class GKDConfig:
     """Global knowledge distillation of the child (and, on the same tokens, of every baseline)."""
 
     tokens: int = 262_144
-    batch_size: int = 16
+    batch_size: int = 16  # documents a step
     learning_rate: float = 1e-3
     warmup: float = 0.05
     grad_clip: float = 1.0
     cosine: float = 1.0  # weight of 1 - cos(hidden states), summed over layers
+    mse: float = 0.0  # of their squared error over the parent's energy, summed over layers
     kl: float = 1.0
     lm: float = 0.0  # the paper found that adding it hurts
+    packing: bool = True  # several documents share a row, unseen by one another: no padding
+    micro_batch: int | None = None  # rows at once, gradients added up; null: all of a step
+    gradient_checkpointing: bool = False  # layers computed again backwards: less memory, slower
+    checkpoint_seconds: float = 300.0  # between two savings of an unfinished training
+    keep_better: bool = True  # the child before training, should validation KL be worse after it
+    long: LongConfig = field(default_factory=LongConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    """How the child, the baselines and the parent are judged."""
+
+    batch_tokens: int = 16_384  # tokens in one forward pass, padding included
+    # loss by position in rows of so many times data.length (no longer than the parent's
+    # max_position_embeddings); 0: not measured
+    positions: int = 4
+    position_tokens: int = 16_384  # tokens of those rows
+    lm_eval: list[str] = field(default_factory=list)  # tasks of lm-evaluation-harness
+    lm_eval_path: str | None = None  # directory of task files beside the harness's own
+    lm_eval_limit: int | None = None  # examples of each task; null: all
 
 
 @dataclass
@@ -198,6 +228,7 @@ class PuzzleConfig(TaskConfig):
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     gkd: GKDConfig = field(default_factory=GKDConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     baselines: list[str] = field(default_factory=lambda: ["uniform", "greedy", "random"])
     verify: VerifyConfig = field(default_factory=VerifyConfig)
 
@@ -221,6 +252,13 @@ class PuzzleConfig(TaskConfig):
         counts = {
             "distill.tokens": self.distill.tokens,
             "gkd.tokens": self.gkd.tokens,
+            "gkd.long.tokens": self.gkd.long.tokens,
+            "gkd.cosine": self.gkd.cosine,
+            "gkd.mse": self.gkd.mse,
+            "gkd.kl": self.gkd.kl,
+            "gkd.lm": self.gkd.lm,
+            "gkd.checkpoint_seconds": self.gkd.checkpoint_seconds,
+            "evaluate.positions": self.evaluate.positions,
             "workload.output": self.workload.output,
             "verify.tighten": self.verify.tighten,
             "search.interactions": self.search.interactions,
@@ -244,12 +282,24 @@ class PuzzleConfig(TaskConfig):
             "gkd.batch_size": self.gkd.batch_size,
             "search.rounds": self.search.rounds,
             "search.n_solutions": self.search.n_solutions,
+            "evaluate.batch_tokens": self.evaluate.batch_tokens,
+            "evaluate.position_tokens": self.evaluate.position_tokens,
         }
+        optional = {
+            "gkd.micro_batch": self.gkd.micro_batch,
+            "evaluate.lm_eval_limit": self.evaluate.lm_eval_limit,
+        }
+        positive |= {key: value for key, value in optional.items() if value is not None}
         for key, value in positive.items():
             if value < 1:
                 raise UserError(f"{key}={value} must be at least 1")
         if self.data.length < 2:
             raise UserError(f"data.length={self.data.length} must be at least 2: BOS and a token")
+        if self.gkd.long.length is not None and self.gkd.long.length < self.data.length:
+            raise UserError(
+                f"gkd.long.length={self.gkd.long.length} must not be below "
+                f"data.length={self.data.length}"
+            )
         if not self.data.temperature > 0:
             raise UserError(f"data.temperature={self.data.temperature} must be above 0")
         if not 0 <= self.search.diversity <= 1:

@@ -12,9 +12,12 @@ import torch
 from tiny_puzzle import BOS, CHILDREN, SHAPE, VOCAB, blocks_of, character_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.data import Rows
+from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
 from adaptive.llm_puzzle.parent import Parent, load_parent
+from adaptive.llm_puzzle.realise import realise
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -80,6 +83,15 @@ def make_child(parent) -> Callable[..., PuzzleForCausalLM]:
         return PuzzleForCausalLM(PuzzleModelConfig(**values)).eval().requires_grad_(False)
 
     return make
+
+
+@pytest.fixture
+def student(parent) -> PuzzleForCausalLM:
+    """The parent without its middle layer."""
+    empty = {"attention": {"kind": "no_op"}, "ffn": {"kind": "no_op"}}
+    blocks = list(parent.blocks)
+    blocks[1] = BlockOption.from_config(empty)
+    return realise(parent.model, blocks, Library(Path()))
 
 
 @pytest.fixture(scope="session")
