@@ -89,6 +89,9 @@ class ScoreConfig:
     # options apart and adds the two, with fewer forward passes
     granularity: str = "block"
     batch_tokens: int = 16_384  # tokens in one pass through the shared suffix, variants together
+    # entries of the parent's distribution that KL tells apart, the others being one (a bound from
+    # below); null: all
+    top_k: int | None = None
     path: str | None = None  # planning only: directory with the scores.json of an earlier run
 
 
@@ -287,6 +290,7 @@ class PuzzleConfig(TaskConfig):
         }
         optional = {
             "gkd.micro_batch": self.gkd.micro_batch,
+            "score.top_k": self.score.top_k,
             "evaluate.lm_eval_limit": self.evaluate.lm_eval_limit,
         }
         positive |= {key: value for key, value in optional.items() if value is not None}

@@ -83,7 +83,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             [identity, config.space, config.distill],
             parallel=True,
         ),
-        Stage("scores", run.score, ("calibration", "library"), [config.score]),
+        Stage("scores", run.score, ("calibration", "library"), [config.score], parallel=True),
         *(
             stage
             for index in range(1, rounds)
@@ -318,7 +318,10 @@ class Puzzle:
             ctx.dir,
             track=lambda layers, total: ctx.track(layers, total, "scoring", unit="layer"),
             store=store,
+            ranks=ctx.ranks,
         )
+        if not ctx.ranks.main:
+            return
         found = list(inversions(scores, config.metric))
         atomic_write_json(ctx.dir / "inversions.json", [asdict(inversion) for inversion in found])
         unusable = sum(int(np.isnan(s.values_AF[config.metric]).sum()) for s in scores)

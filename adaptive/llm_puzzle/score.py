@@ -16,25 +16,24 @@ vocabulary.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
-from adaptive.core.run import atomic_write_json
+from adaptive.core.run import Ranks, atomic_write_json, shares
 from adaptive.llm_puzzle.activations import Store
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.config import ScoreConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
+from adaptive.llm_puzzle.reference import METRICS, Reference
+from adaptive.llm_puzzle.shapes import shape
 from adaptive.llm_puzzle.space import LayerSpace
-from adaptive.llm_puzzle.walk import LayerActivations, Positions, walk
-
-METRICS = ("kl", "lm_loss", "cosine")
+from adaptive.llm_puzzle.walk import LayerActivations, Positions, Relay, walk
 
 
 @dataclass(frozen=True)
@@ -102,17 +101,38 @@ def score_library(
     """
     # A pass holds at least four variants, so that small row batches do not leave layers idle.
     batch = max(1, config.batch_tokens // (4 * rows.ids_NT.shape[1]))
-    final_NTH = None if parent is None else final_states(parent, rows, batch)
-    scores = []
-    for activations in track(walk(model, rows, batch, store), len(space)):
-        path = directory / f"layer_{activations.index:03d}.json"
-        if not path.is_file():
-            options = space[activations.index]
-            layer = _LayerScorer(model, activations, options, library, parent or model)
-            atomic_write_json(path, layer(rows, config, batch, final_NTH).to_json())
-        scores.append(LayerScores.from_json(json.loads(path.read_text(encoding="utf-8"))))
-    atomic_write_json(directory / "scores.json", [layer.to_json() for layer in scores])
+    ranks = ranks or Ranks()
+    relay = Relay(ranks, shares(_work(model, space, config.granularity), ranks.world))
+    files = [directory / f"layer_{layer:03d}.json" for layer in range(len(space))]
+    # All walk, or none does: who waits for activations that nobody sends waits for ever.
+    if ranks.sum(float(sum(not files[layer].is_file() for layer in relay.own))):
+        final_NTH = None if parent is None else final_states(parent, rows, batch)
+        walking = walk(model, rows, batch, store, relay)
+        for activations in track(walking, len(relay.own)):
+            file, options = files[activations.index], space[activations.index]
+            if not file.is_file():
+                layer = _LayerScorer(model, activations, options, library, parent or model)
+                atomic_write_json(file, layer(rows, config, batch, final_NTH).to_json())
+    ranks.barrier()
+    scores = [LayerScores.from_json(json.loads(f.read_text(encoding="utf-8"))) for f in files]
+    if ranks.main:
+        atomic_write_json(directory / "scores.json", [layer.to_json() for layer in scores])
     return scores
+
+
+def _work(model: PuzzleForCausalLM, space: Sequence[LayerSpace], granularity: str) -> list[float]:
+    """FLOPs a token of scoring each layer: of every replacement all layers from it on, the head
+    twice, and once the layer itself for those behind it."""
+    config = model.config
+    head = 2.0 * config.hidden_size * config.vocab_size
+    layers = [
+        sum(shape(config, half).token_flops() for half in (own.attention, own.ffn))
+        for own in (layer.parent for layer in space)
+    ]
+    return [
+        len(pairs_of(options, (0, 0), granularity)) * (sum(layers[i:]) + 2 * head) + layers[i]
+        for i, options in enumerate(space)
+    ]
 
 
 @torch.no_grad()
@@ -137,9 +157,9 @@ def compare(
     sums, counts = dict.fromkeys(METRICS, 0.0), dict.fromkeys(METRICS, 0)
     for part in rows.batches(max(1, batch_tokens // rows.ids_NT.shape[1])):
         finals = (final_states(model, part, len(part)) for model in (parent, child))
-        reference = _Reference.of(parent, next(finals), part)
-        for name, value in reference.compare(next(finals)).items():
-            sums[name] += value
+        reference = Reference(parent, next(finals), part)
+        for name, value in reference.compare(next(finals)[None]).items():
+            sums[name] += value.item()
             counts[name] += reference.counts[name]
     return {name: sums[name] / counts[name] for name in METRICS}
 
@@ -156,6 +176,7 @@ class _LayerScorer:
         parent: PuzzleForCausalLM,
     ):
         self.model, self.at, self.options = model, activations, options
+        self.compiled = model.device.type == "cuda"
         self.own = options.index(BlockOption.from_config(model.config.blocks[activations.index]))
         # The parent's masks, since a child may lack the sliding window that an option has.
         self.positions = Positions.of(parent, activations.x_NTH)
@@ -167,8 +188,9 @@ class _LayerScorer:
         self, rows: Rows, config: ScoreConfig, batch: int, final_NTH: torch.Tensor | None = None
     ) -> LayerScores:
         """Scores against the model itself, or against the parent's last hidden states."""
-        pairs = self._pairs(config.granularity)
-        sums = {name: torch.zeros(len(pairs), dtype=torch.float64) for name in METRICS}
+        pairs = pairs_of(self.options, self.own, config.granularity)
+        options: dict = {"dtype": torch.float64, "device": self.at.device}
+        sums = {name: torch.zeros(len(pairs), **options) for name in METRICS}
         counts = dict.fromkeys(METRICS, 0)
         # A layer that is not searched has no pairs, and nothing to run.
         for index in torch.arange(len(rows)).split(batch) if pairs else ():
@@ -176,20 +198,21 @@ class _LayerScorer:
             part_rows = rows.select(index)
             own_BTH = self._suffix(part.y_NTH)
             final_BTH = own_BTH if final_NTH is None else final_NTH[index, : own_BTH.shape[1]]
-            reference = _Reference.of(self.model, final_BTH, part_rows)
-            base = {} if final_NTH is None else reference.compare(own_BTH)
+            reference = Reference(
+                self.model, final_BTH, part_rows, config.top_k, compiled=self.compiled
+            )
+            base = {} if final_NTH is None else reference.compare(own_BTH[None])
             counts = {name: counts[name] + n for name, n in reference.counts.items()}
             chunk = max(1, config.batch_tokens // part.mask_NT.numel())
             for chosen in torch.arange(len(pairs)).split(chunk):
                 out_CBTH = self._outputs(part, [pairs[i] for i in chosen])
                 final_CBTH = self._suffix(out_CBTH.flatten(0, 1)).unflatten(0, out_CBTH.shape[:2])
-                for i, final_BTH in zip(chosen.tolist(), final_CBTH, strict=True):
-                    for name, value in reference.compare(final_BTH).items():
-                        sums[name][i] += value - base.get(name, 0.0)
+                for name, value_C in reference.compare(final_CBTH).items():
+                    sums[name][chosen[0] : chosen[-1] + 1] += value_C - base.get(name, 0.0)
         tables = {}
         for name in METRICS:
             table = np.zeros((len(self.attention), len(self.ffn)))
-            measured = (sums[name] / counts[name]).numpy()
+            measured = (sums[name] / counts[name]).cpu().numpy()
             for (a, f), value in zip(pairs, measured, strict=True):
                 table[a, f] = value
             if config.granularity == "subblock":
@@ -201,13 +224,6 @@ class _LayerScorer:
             [option.label for option in self.options.ffn],
             tables,
         )
-
-    def _pairs(self, granularity: str) -> list[tuple[int, int]]:
-        """Pairs of options to measure; the model's own pair scores 0 by definition."""
-        every = [(a, f) for a in range(len(self.attention)) for f in range(len(self.ffn))]
-        if granularity == "subblock":
-            every = [(a, f) for a, f in every if a == self.own[0] or f == self.own[1]]
-        return [pair for pair in every if pair != self.own]
 
     def _outputs(self, part: LayerActivations, pairs: list[tuple[int, int]]) -> torch.Tensor:
         """Outputs of this layer with each pair of options, [C, B, T, H]."""
@@ -222,48 +238,18 @@ class _LayerScorer:
         return self.model.model.norm(x_BTH)
 
 
-@dataclass(frozen=True)
-class _Reference:
-    """The parent's result on a batch of rows, and how others compare with it."""
+def pairs_of(options: LayerSpace, own: tuple[int, int], granularity: str) -> list[tuple[int, int]]:
+    """Pairs of options to measure; the model's own pair scores 0 by definition.
 
-    head: nn.Linear
-    rows: Rows
-    final_MH: torch.Tensor
-    logprob_MV: torch.Tensor
-    target_P: torch.Tensor
-    loss: torch.Tensor
-
-    @staticmethod
-    def of(model: PuzzleForCausalLM, final_BTH: torch.Tensor, rows: Rows) -> _Reference:
-        final_MH = final_BTH[rows.mask_NT]
-        logprob_MV = model.lm_head(final_MH).float().log_softmax(-1)
-        target_P = rows.ids_NT[:, 1:][rows.predicted_NT[:, :-1]]
-        own = logprob_MV[rows.predicted_NT[rows.mask_NT]]
-        return _Reference(
-            model.lm_head, rows, final_MH, logprob_MV, target_P, _nll(own, target_P).sum()
-        )
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Tokens that each metric's sum runs over."""
-        tokens = len(self.final_MH)
-        return {"kl": tokens, "lm_loss": len(self.target_P), "cosine": tokens}
-
-    def compare(self, final_BTH: torch.Tensor) -> dict[str, float]:
-        """Sums over tokens of each metric."""
-        final_MH = final_BTH[self.rows.mask_NT]
-        logprob_MV = self.head(final_MH).float().log_softmax(-1)
-        predicted = logprob_MV[self.rows.predicted_NT[self.rows.mask_NT]]
-        cosine_M = nn.functional.cosine_similarity(final_MH.float(), self.final_MH.float(), dim=-1)
-        return {
-            "kl": kl_divergence(self.logprob_MV, logprob_MV).sum().item(),
-            "lm_loss": (_nll(predicted, self.target_P).sum() - self.loss).item(),
-            "cosine": (1 - cosine_M).sum().item(),
-        }
-
-
-def _nll(logprob_PV: torch.Tensor, target_P: torch.Tensor) -> torch.Tensor:
-    return -logprob_PV.gather(-1, target_P[:, None])[:, 0].double()
+    Args:
+        options: of the layer.
+        own: the model's pair.
+        granularity: as in ``ScoreConfig``.
+    """
+    every = [(a, f) for a in range(len(options.attention)) for f in range(len(options.ffn))]
+    if granularity == "subblock":
+        every = [(a, f) for a, f in every if a == own[0] or f == own[1]]
+    return [pair for pair in every if pair != own]
 
 
 def kl_divergence(logp_MV: torch.Tensor, logq_MV: torch.Tensor) -> torch.Tensor:
