@@ -33,7 +33,14 @@ from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.reference import METRICS, Reference
 from adaptive.llm_puzzle.shapes import shape
 from adaptive.llm_puzzle.space import LayerSpace
-from adaptive.llm_puzzle.walk import LayerActivations, Positions, Relay, walk
+from adaptive.llm_puzzle.walk import (
+    LayerActivations,
+    Positions,
+    Relay,
+    fused_run,
+    walk,
+    worth_fusing,
+)
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,7 @@ class _LayerScorer:
         parent: PuzzleForCausalLM,
     ):
         self.model, self.at, self.options = model, activations, options
-        self.compiled = model.device.type == "cuda"
+        self.fused = worth_fusing(model)
         self.own = options.index(BlockOption.from_config(model.config.blocks[activations.index]))
         # The parent's masks, since a child may lack the sliding window that an option has.
         self.positions = Positions.of(parent, activations.x_NTH)
@@ -199,7 +206,7 @@ class _LayerScorer:
             own_BTH = self._suffix(part.y_NTH)
             final_BTH = own_BTH if final_NTH is None else final_NTH[index, : own_BTH.shape[1]]
             reference = Reference(
-                self.model, final_BTH, part_rows, config.top_k, compiled=self.compiled
+                self.model, final_BTH, part_rows, config.top_k, compiled=self.fused
             )
             base = {} if final_NTH is None else reference.compare(own_BTH[None])
             counts = {name: counts[name] + n for name, n in reference.counts.items()}
@@ -233,8 +240,9 @@ class _LayerScorer:
 
     def _suffix(self, x_BTH: torch.Tensor) -> torch.Tensor:
         """Last hidden states, normed, from the output of this layer."""
+        run = fused_run() if self.fused else Positions.run
         for layer in self.model.model.layers[self.at.index + 1 :]:
-            x_BTH = self.positions.run(layer, x_BTH)
+            x_BTH = run(self.positions, layer, x_BTH)
         return self.model.model.norm(x_BTH)
 
 

@@ -9,7 +9,8 @@ Shapes: N rows, B rows of a batch, T tokens, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,17 @@ class Positions:
             return None
         length = x_BTH.shape[1]
         return mask[..., :length, :length].expand(len(x_BTH), -1, -1, -1)
+
+
+@functools.cache
+def fused_run() -> Callable[[Positions, PuzzleLayer, torch.Tensor], torch.Tensor]:
+    """``Positions.run`` with its elementwise work fused: one program for all layers and sizes."""
+    return torch.compile(Positions.run, dynamic=True)
+
+
+def worth_fusing(model: PuzzleForCausalLM) -> bool:
+    """Whether to compile for a model: half a minute that narrow models, and CPUs, do not earn."""
+    return model.device.type == "cuda" and model.config.hidden_size >= 1024
 
 
 @dataclass(frozen=True)
