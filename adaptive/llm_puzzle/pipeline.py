@@ -33,6 +33,7 @@ from adaptive.llm_puzzle.data import Rows, read_rows, sample_rows
 from adaptive.llm_puzzle.distill import build_library, groups
 from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.fingerprint import fingerprint, source_fingerprint
+from adaptive.llm_puzzle.full_forward import full_forward_seconds
 from adaptive.llm_puzzle.gkd import distill_globally
 from adaptive.llm_puzzle.group_trainer import Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
@@ -45,9 +46,10 @@ from adaptive.llm_puzzle.parent import (
 )
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.rounds import rescore, scores_stage
-from adaptive.llm_puzzle.score import inversions, score_library
+from adaptive.llm_puzzle.score import ScoreSpeed, inversions, score_library
 from adaptive.llm_puzzle.shapes import DTYPES, stack
 from adaptive.llm_puzzle.space import LayerSpace, search_space
+from adaptive.llm_puzzle.stream import StreamedLayers
 from adaptive.llm_puzzle.walk import walk_bytes
 from adaptive.llm_puzzle.weights import weight_files
 
@@ -309,19 +311,38 @@ class Puzzle:
         parent, config = self.parent(ctx.device), self.config.score
         rows = _rows(ctx, "validation").first(config.tokens).to(parent.model.device)
         store = self.store(ctx, parent, rows)
+        timing = ctx.dir / f"speed_{ctx.ranks.rank}.json"
+        speed = ScoreSpeed(**(_read(timing) if timing.is_file() else {}))
+        library = Library(ctx.input("library"))
         scores = score_library(
             parent.model,
             self.space,
-            Library(ctx.input("library")),
+            library,
             rows,
             config,
             ctx.dir,
             track=lambda layers, total: ctx.track(layers, total, "scoring", unit="layer"),
             store=store,
             ranks=ctx.ranks,
+            speed=speed,
         )
+        atomic_write_json(timing, asdict(speed))
+        total = ScoreSpeed(int(ctx.ranks.sum(speed.replacements)), ctx.ranks.sum(speed.seconds))
         if not ctx.ranks.main:
             return
+        plain = None
+        if not isinstance(parent.model.model.layers, StreamedLayers):
+            plain = full_forward_seconds(
+                parent.model, self.space, library, rows, config.batch_tokens
+            )
+        ctx.summary(
+            {
+                "scoring.replacements": total.replacements,
+                "scoring.speedup_vs_full_forward": plain * total.replacements / total.seconds
+                if plain and total.seconds
+                else None,
+            }
+        )
         found = list(inversions(scores, config.metric))
         atomic_write_json(ctx.dir / "inversions.json", [asdict(inversion) for inversion in found])
         unusable = sum(int(np.isnan(s.values_AF[config.metric]).sum()) for s in scores)

@@ -16,6 +16,7 @@ vocabulary.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,19 @@ def load_scores(directory: Path) -> list[LayerScores]:
     return [LayerScores.from_json(layer) for layer in layers]
 
 
+@dataclass
+class ScoreSpeed:
+    """What scoring has taken so far: replacements measured, and seconds, loading included."""
+
+    replacements: int = 0
+    seconds: float = 0.0
+
+    def add(self, replacements: int, seconds: float) -> None:
+        """Counts one more layer."""
+        self.replacements += replacements
+        self.seconds += seconds
+
+
 def score_library(
     model: PuzzleForCausalLM,
     space: list[LayerSpace],
@@ -90,6 +104,7 @@ def score_library(
     parent: PuzzleForCausalLM | None = None,
     store: Store | None = None,
     ranks: Ranks | None = None,
+    speed: ScoreSpeed | None = None,
 ) -> list[LayerScores]:
     """Scores every option of every layer and writes ``scores.json``.
 
@@ -105,6 +120,7 @@ def score_library(
             needed if ``model`` is a child.
         store: where activations wait; None keeps them on the model's device.
         ranks: the processes that share the layers; all of them get all scores.
+        speed: is added to.
     """
     # A pass holds at least four variants, so that small row batches do not leave layers idle.
     batch = max(1, config.batch_tokens // (4 * rows.ids_NT.shape[1]))
@@ -115,11 +131,15 @@ def score_library(
     if ranks.sum(float(sum(not files[layer].is_file() for layer in relay.own))):
         final_NTH = None if parent is None else final_states(parent, rows, batch)
         walking = walk(model, rows, batch, store, relay)
+        begun = time.perf_counter()
         for activations in track(walking, len(relay.own)):
             file, options = files[activations.index], space[activations.index]
             if not file.is_file():
                 layer = _LayerScorer(model, activations, options, library, parent or model)
                 atomic_write_json(file, layer(rows, config, batch, final_NTH).to_json())
+                if speed:
+                    speed.add(layer.replacements(config), time.perf_counter() - begun)
+            begun = time.perf_counter()
     ranks.barrier()
     scores = [LayerScores.from_json(json.loads(f.read_text(encoding="utf-8"))) for f in files]
     if ranks.main:
@@ -189,6 +209,10 @@ class _LayerScorer:
         self.positions = Positions.of(parent, activations.x_NTH)
         self.attention = [library.load(parent, activations.index, o) for o in options.attention]
         self.ffn = [library.load(parent, activations.index, o) for o in options.ffn]
+
+    def replacements(self, config: ScoreConfig) -> int:
+        """How many pairs of options are measured."""
+        return len(pairs_of(self.options, self.own, config.granularity))
 
     @torch.inference_mode()
     def __call__(
