@@ -33,7 +33,10 @@ def register() -> None:
         if task.groups:
             # A recipe comes after its task, so what it says of a group's settings holds.
             with open_dict(node):
-                node.defaults = ["_self_", *({f"/{g}": next(iter(c))} for g, c in task.groups.items())]
+                node.defaults = [
+                    "_self_",
+                    *({f"/{g}": next(iter(c))} for g, c in task.groups.items()),
+                ]
         store.store(group="task", name=name, node=node, package="_global_")
         for group, choices in task.groups.items():
             for choice, settings in choices.items():

@@ -30,6 +30,7 @@ from adaptive.llm_puzzle.fingerprint import fingerprint, source_fingerprint
 from adaptive.llm_puzzle.gkd import distill_globally
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
+from adaptive.llm_puzzle.nvlabs import stages as released
 from adaptive.llm_puzzle.parent import (
     Parent,
     load_parent,
@@ -44,6 +45,8 @@ from adaptive.llm_puzzle.space import LayerSpace, search_space
 
 def stages(config: PuzzleConfig) -> list[Stage]:
     """The stages of a Puzzle run, in order."""
+    if config.library.source == "nvlabs":
+        return released.stages(config, plan.planned_parent(config))
     if config.plan_only:
         return plan.stages(config)
     run = Puzzle(config)
