@@ -131,7 +131,7 @@ def _frontier(
     page.table(
         [
             {
-                "latency": row["budget"],
+                "limit": f"{100 * part:g} %",
                 "latency (ms)": 1e3 * row["latency"] if "latency" in row else None,
                 "speed-up": row.get("speedup"),
                 "loss": row.get("loss"),
@@ -139,9 +139,9 @@ def _frontier(
                 "loss saved per s": row.get("price"),
                 "why not": row["reason"] or "",
             }
-            for row in rows
+            for part, row in zip(sorted(config.search.frontier), rows, strict=True)
         ],
-        "The frontier in numbers; the price is that of latency, at the margin.",
+        "The frontier in numbers; limits are parts of the parent's latency.",
     )
 
 

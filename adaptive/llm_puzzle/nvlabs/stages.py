@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptive.core import Allocation, Budget, ChoiceProblem, Workload
+from adaptive.core import Allocation, Budget, ChoiceProblem, Cost, Workload
 from adaptive.core.run import Stage, StageContext, atomic_write_json, say
 from adaptive.llm_puzzle.arch import ARCHITECTURES, architecture_file
 from adaptive.llm_puzzle.config import PuzzleConfig
@@ -143,13 +143,15 @@ def search(ctx: StageContext, config: PuzzleConfig, parent: PuzzleModelConfig) -
         priced = matched.problem(priced)
         layers = [layers[i] for i in matched.layers]
         budget = matched.budget(priced)
-        words = f"latency and memory of {config.arch}: {priced.total(matched.choice_G)}"
+        own = priced.total(matched.choice_G)
+        limits = Cost({name: own[name] for name in ("latency", "memory")})
+        words = f"those of {config.arch}: {limits}"
     workload = priced.workload
     assert workload is not None
     found = search_child({workload.batch: priced}, budget, config.search)
     allocation = found.allocation
     choices: dict[str, Any] = {"optimum": allocation.choice.tolist()}
-    reasons: dict[str, str | None] = {}
+    reasons: dict[str, Any] = {}
     for name in config.baselines:
         choice, reason = baseline(name, found, ctx.seed)
         choices[name] = None if choice is None else choice.tolist()
