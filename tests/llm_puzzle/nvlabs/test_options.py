@@ -140,7 +140,10 @@ def test_options_survive_their_file(read):
 
 
 OTHERS = {
-    "hidden": (128, "kv2+ffn1024 with 983,552 parameters, layer 0 of this run's parent kv2+ffn1024"),
+    "hidden": (
+        128,
+        "kv2+ffn1024 with 983,552 parameters, layer 0 of this run's parent kv2+ffn1024",
+    ),
     "heads": (8, "kv2+ffn1024 with 983,552 parameters"),
     "kv_heads": (4, "parent kv4+ffn1024"),
     "intermediate": (2048, "parent kv2+ffn2048"),
@@ -155,6 +158,14 @@ def test_a_library_of_another_parent_is_told_by_its_shape(tmp_path, field):
     with pytest.raises(UserError) as caught:
         options(read_released(str(nvlabs_like.write(tmp_path))), from_shape(shape))
     assert "library of another parent" in str(caught.value) and words in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_kv_heads", 1), ("ffn_intermediate_size", 960)])
+def test_a_parent_of_other_sub_blocks_is_another_parent(read, content, key, value):
+    """Even where the number of parameters is the same."""
+    content["parent_block_stats.json"]["stats"][key] = value
+    with pytest.raises(UserError, match="is a library of another parent"):
+        read()
 
 
 def test_missing_layers_are_named(tmp_path):

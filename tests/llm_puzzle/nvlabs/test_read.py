@@ -51,6 +51,7 @@ def test_layers_are_ordered_by_their_number_not_their_place(tmp_path):
     layers = content["block_library.json"]
     content["block_library.json"] = {name: layers[name] for name in reversed(layers)}
     library = read_released(str(nvlabs_like.write(tmp_path, content)))
+    assert list(library.layers) == [0, 1, 2, 3]
     for i, variants in library.layers.items():
         first = layers[f"layer_{i}"][SECOND]["metrics"]["kl_div"]
         assert variants[1].metrics["kl_div"] == first
@@ -84,7 +85,9 @@ def test_a_directory_that_is_not_there_lacks_all(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", "\ufeff{"])
 def test_what_is_no_json_object_is_named(tmp_path, name, text):
     directory = nvlabs_like.write(tmp_path, nvlabs_like.make() | {name: text})
-    with pytest.raises(UserError, match=rf"library\.path: {name} (cannot be read as|holds no) JSON"):
+    with pytest.raises(
+        UserError, match=rf"library\.path: {name} (cannot be read as|holds no) JSON"
+    ):
         read_released(str(directory))
 
 
@@ -115,7 +118,9 @@ def test_a_cost_that_is_not_finite_is_refused(tmp_path, value):
     content["parent_block_stats.json"]["stats"]["runtime_ms"] = "HERE"
     text = json.dumps(content["parent_block_stats.json"]).replace('"HERE"', value)
     directory = nvlabs_like.write(tmp_path, content | {"parent_block_stats.json": text})
-    with pytest.raises(UserError, match=r"parent_block_stats\.json, stats: runtime_ms is (nan|inf)"):
+    with pytest.raises(
+        UserError, match=r"parent_block_stats\.json, stats: runtime_ms is (nan|inf)"
+    ):
         read_released(str(directory))
 
 
