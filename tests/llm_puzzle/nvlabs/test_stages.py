@@ -304,6 +304,21 @@ def test_layers_of_a_child_that_are_not_in_the_library_are_named(library, tmp_pa
     assert "layer 1 (kv1+ffn512)" in page and "layer 2 (kv2+ffn250 as kv2+ffn256)" in page
 
 
+@pytest.mark.parametrize("parts", ["[1e-5]", "[0.01,0.5]"])
+def test_extreme_frontiers_have_a_page_too(library, tmp_path, parts):
+    """No-ops alone take no time; a lower limit may leave no point at all."""
+    least = 0.9 * 4 * nvlabs_like.stats(2, 1024)["num_params"]
+    limits = [] if parts == "[1e-5]" else [f"budget.params='>={least}'"]
+    settings = [f"search.frontier={parts}", "budget.throughput=null", "budget.latency=100%"]
+    result = load(library, *settings, *limits).run(tmp_path / "run")
+    rows = json.loads((result.dir / "artifacts/search/frontier.json").read_text())
+    if limits:
+        assert all("loss" not in row and row["reason"] for row in rows) and len(rows) == 2
+    else:
+        assert rows[0]["latency"] == 0 and rows[0]["speedup"] is None and rows[0]["loss"] > 0
+    assert "Frontier" in result.report.read_text()
+
+
 MISTAKES = {
     "library.path=null": "library=nvlabs needs library.path=DIR",
     "library=own": "is not read by library=own, which builds its library: add library=nvlabs",
