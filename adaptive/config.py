@@ -10,7 +10,7 @@ from typing import cast
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, Experiment, TaskConfig
@@ -23,13 +23,24 @@ RECIPES = "pkg://adaptive.experiments"
 
 
 def register() -> None:
-    """Makes every task a choice of Hydra's group ``task``, whose settings are top-level keys."""
+    """Makes every task a choice of Hydra's group ``task``, whose settings are top-level keys, and
+    a group of every setting of a task that is chosen by name."""
     for module in TASK_MODULES:
         importlib.import_module(module)
+    store = ConfigStore.instance()
     for name, task in TASKS.items():
-        ConfigStore.instance().store(
-            group="task", name=name, node=task.config(task=name), package="_global_"
-        )
+        node = OmegaConf.structured(task.config(task=name))
+        if task.groups:
+            # A recipe comes after its task, so what it says of a group's settings holds.
+            with open_dict(node):
+                node.defaults = [
+                    "_self_",
+                    *({f"/{g}": next(iter(c))} for g, c in task.groups.items()),
+                ]
+        store.store(group="task", name=name, node=node, package="_global_")
+        for group, choices in task.groups.items():
+            for choice, settings in choices.items():
+                store.store(group=group, name=choice, node=settings, package=group)
     OmegaConf.register_new_resolver("sweep_label", sweep_label, replace=True)
     OmegaConf.register_new_resolver("recipe_list", _help, replace=True)
 

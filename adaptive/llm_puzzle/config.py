@@ -27,6 +27,23 @@ class ShapeConfig:
 
 
 @dataclass
+class LibraryConfig:
+    """Where the block library comes from; ``library=nvlabs`` or ``library=own`` chooses."""
+
+    # "own": built, distilled and scored by the run; "nvlabs": one that NVIDIA has released, with
+    # its scores and measurements, so that no weights are needed (see `llm_puzzle.nvlabs`)
+    source: str = "own"
+    path: str | None = None  # nvlabs: directory with block_library.json and its two companions
+
+
+LIBRARIES = {"own": LibraryConfig(), "nvlabs": LibraryConfig("nvlabs")}
+"""What ``library=NAME`` chooses."""
+
+RELEASED_METRICS = ("kl", "lm_loss")
+"""Scores that a released library may hold."""
+
+
+@dataclass
 class DataConfig:
     """Text for calibration, training and validation."""
 
@@ -221,7 +238,12 @@ class PuzzleConfig(TaskConfig):
     # the nearest with room
     activations: str = "auto"
     plan_only: bool = False  # price the space from the parent's configuration, load no weights
-    shape: ShapeConfig | None = None  # planning only: the parent's shape, so that nothing is read
+    # planning and library=nvlabs: the parent's shape, so that nothing is read
+    shape: ShapeConfig | None = None
+    # a published child to be priced, and compared with the optimum at its own cost where a library
+    # is given: super_49b, ultra_253b, or a config.json of model_type nemotron-nas
+    arch: str | None = None
+    library: LibraryConfig = field(default_factory=LibraryConfig)
     data: DataConfig = field(default_factory=DataConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
@@ -236,6 +258,7 @@ class PuzzleConfig(TaskConfig):
     verify: VerifyConfig = field(default_factory=VerifyConfig)
 
     def validate(self) -> None:
+        self._validate_library()
         one_of("distill.init", self.distill.init, ("paper", "ridge"))
         one_of("score.metric", self.score.metric, ("kl", "lm_loss", "cosine"))
         one_of("score.granularity", self.score.granularity, ("block", "subblock"))
@@ -319,6 +342,35 @@ class PuzzleConfig(TaskConfig):
             raise UserError("budget is empty: set at least one limit, such as budget.latency=1.5x")
         Budget(self.budget.limits())  # says which unit it does not know, now and not hours later
 
+    def _validate_library(self) -> None:
+        one_of("library.source", self.library.source, tuple(LIBRARIES))
+        released = self.library.source != "own"
+        if released and self.library.path is None:
+            raise UserError(
+                f"library={self.library.source} needs library.path=DIR, the directory that holds "
+                "its block_library.json"
+            )
+        if not released and self.library.path is not None:
+            raise UserError(
+                f"library.path={self.library.path} is not read by library=own, which builds its "
+                "library: add library=nvlabs"
+            )
+        if released and self.score.metric not in RELEASED_METRICS:
+            raise UserError(
+                f"score.metric={self.score.metric} is not in a library of "
+                f"library={self.library.source}, choose one of {', '.join(RELEASED_METRICS)}"
+            )
+        if released and self.search.batch_sizes:
+            raise UserError(
+                f"search.batch_sizes={self.search.batch_sizes} cannot be tried with "
+                f"library={self.library.source}, which was measured at one batch size: set it to "
+                "null"
+            )
+        if self.arch is not None and not (released or self.plan_only):
+            raise UserError(
+                f"arch={self.arch} is priced without weights: add plan_only=true or library=nvlabs"
+            )
+
 
 def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     """Refuses a value that is not among the allowed ones."""
@@ -326,4 +378,9 @@ def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UserError(f"{key}={value!r} is unknown, choose one of {', '.join(allowed)}")
 
 
-TASKS.register("puzzle", config=PuzzleConfig, entry="adaptive.llm_puzzle.pipeline:stages")
+TASKS.register(
+    "puzzle",
+    config=PuzzleConfig,
+    entry="adaptive.llm_puzzle.pipeline:stages",
+    groups={"library": LIBRARIES},
+)

@@ -38,6 +38,7 @@ from adaptive.llm_puzzle.gkd import distill_globally
 from adaptive.llm_puzzle.group_trainer import Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
+from adaptive.llm_puzzle.nvlabs import stages as released
 from adaptive.llm_puzzle.parent import (
     Parent,
     load_parent,
@@ -56,6 +57,8 @@ from adaptive.llm_puzzle.weights import weight_files
 
 def stages(config: PuzzleConfig) -> list[Stage]:
     """The stages of a Puzzle run, in order."""
+    if config.library.source == "nvlabs":
+        return released.stages(config, plan.planned_parent(config))
     if config.plan_only:
         return plan.stages(config)
     run = Puzzle(config)

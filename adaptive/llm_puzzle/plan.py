@@ -14,6 +14,7 @@ from adaptive.core.cost import CostModel
 from adaptive.core.hardware import detect
 from adaptive.core.report import Report, frontier_plot
 from adaptive.core.run import Stage, StageContext, atomic_write_json, atomic_write_text, say
+from adaptive.llm_puzzle.arch import ARCHITECTURES, architecture, architecture_file, price
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.config import PuzzleConfig, ShapeConfig
 from adaptive.llm_puzzle.deploy import latency_of_another_device
@@ -33,6 +34,8 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     """One stage that prices the space and says what a real run needs."""
     scores = None if config.score.path is None else _scores_file(config.score.path)
     depends = [config, None if scores is None else scores.read_text(encoding="utf-8")]
+    if config.arch is not None and config.arch not in ARCHITECTURES:
+        depends.append(architecture_file(config.arch).read_text(encoding="utf-8"))
     return [Stage("plan", lambda ctx: plan(ctx, config), (), depends)]
 
 
@@ -94,6 +97,8 @@ def plan(ctx: StageContext, config: PuzzleConfig) -> None:
         f"Each option of one layer at batch {work.batch}, {work.prompt} tokens in and "
         f"{work.output} out. Latency is a {kind}.",
     )
+    if config.arch is not None:
+        summary |= _published(page, config, pricing, whole, suffix)
     if config.score.path is None:
         refusal = missing_scores(config)
         say(f"[plan] no frontier: {refusal}")
@@ -114,6 +119,38 @@ def plan(ctx: StageContext, config: PuzzleConfig) -> None:
     ctx.summary(summary)
     page.code("Configuration", json.dumps(_plain(config), indent=2))
     page.save(ctx.dir / "report.html")
+
+
+def _published(
+    page: Report, config: PuzzleConfig, pricing: Pricing, parent: dict[str, float], suffix: str
+) -> dict[str, Any]:
+    """Prices the published child that ``arch`` names, beside the parent where it is its child."""
+    assert config.arch is not None
+    model, tokens = architecture(config.arch), pricing.workload.tokens
+    child = price(model, pricing.workload, pricing.dtype, pricing.latency)
+    found = {
+        "arch": config.arch,
+        "arch.layers": model.num_hidden_layers,
+        "child.params": int(child["params"]),
+        "child.memory": child["memory"],
+        "child.flops": child["flops"],
+        f"latency.child.{suffix}": child["latency"],
+        f"throughput.child.{suffix}": tokens / child["latency"],
+    }
+    rows = [{"model": config.arch, **child}]
+    alike = (model.num_hidden_layers, model.hidden_size) == (
+        len(pricing.space),
+        pricing.config.hidden_size,
+    )
+    if alike:
+        rows.insert(0, {"model": "parent", **{name: parent[name] for name in child}})
+        found[f"speedup.{suffix}"] = parent["latency"] / child["latency"]
+    page.section("Published child").table(
+        [_shown(row) for row in rows],
+        f"{config.arch} whole, embedding and head included."
+        + ("" if alike else " It is no child of this run's parent, so nothing is beside it."),
+    )
+    return found
 
 
 def missing_scores(config: PuzzleConfig) -> str:

@@ -171,9 +171,11 @@ def latency_frontier(
     for point in frontier(problem, budgets, solver=config.solver, gap=config.gap):
         row: dict[str, Any] = {"budget": str(point.budget), "reason": point.reason}
         if point.allocation is not None:
+            latency = point.allocation.cost["latency"]
             row |= {
-                "latency": point.allocation.cost["latency"],
-                "speedup": reference / point.allocation.cost["latency"],
+                "latency": latency,
+                # A child of no-ops alone takes no time where embedding and head are not priced.
+                "speedup": reference / latency if latency else None,
                 "loss": base + point.allocation.loss,
                 "bound": base + point.allocation.bound,
                 "price": point.allocation.price.get("latency", 0.0),

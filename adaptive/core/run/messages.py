@@ -59,7 +59,10 @@ def sentence(error: BaseException) -> str:
     if "No match in the defaults list" in text:
         if key == "exp":
             return "write +exp=NAME with the plus sign: the recipe is added to the defaults"
-        return f"unknown group {key!r}: the groups are exp (with the plus sign, +exp=NAME) and task"
+        return (
+            f"unknown group {key!r}: the groups are exp (with the plus sign, +exp=NAME), task, and "
+            "those of the recipe's task"
+        )
     if text.startswith("Ambiguous value"):
         argument = text.split("'")[1]
         name, _, value = argument.partition("=")

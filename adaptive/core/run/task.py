@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from adaptive.core.registry import Registry
@@ -35,11 +35,14 @@ class Task:
         config: the dataclass of its configuration; importing it must not import torch.
         entry: ``"module:function"`` of ``function(config) -> list[Stage]``, imported when a run
             starts, so that composing a configuration and ``--help`` stay quick.
+        groups: fields of the configuration that are chosen by name, ``FIELD=NAME``: field to name
+            to dataclass instance, the default first. Their own settings stay ``FIELD.KEY=VALUE``.
     """
 
     name: str
     config: type[TaskConfig]
     entry: str
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def stages(self, config: TaskConfig) -> list[Stage]:
         """The stages of one experiment, in order."""
@@ -57,9 +60,16 @@ class TaskRegistry(Mapping[str, Task]):
     def __init__(self) -> None:
         self._tasks: Registry[Task] = Registry("task")
 
-    def register(self, name: str, *, config: type[TaskConfig], entry: str) -> None:
+    def register(
+        self,
+        name: str,
+        *,
+        config: type[TaskConfig],
+        entry: str,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         """Files a task under ``name``; names are taken once."""
-        self._tasks.register(name)(Task(name, config, entry))
+        self._tasks.register(name)(Task(name, config, entry, groups or {}))
 
     def __getitem__(self, name: str) -> Task:
         return self._tasks[name]

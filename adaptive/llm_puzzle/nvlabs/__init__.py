@@ -1,0 +1,1 @@
+"""Block libraries that NVIDIA has released: imported, searched, compared with published models."""
