@@ -108,11 +108,11 @@ def marginal(problem: ChoiceProblem, budget: Budget, seed: int) -> Choice | None
         for name, limit in uppers:
             cost_GK = problem.cost[name]
             # A hair below the limit, so that no rounding hides an excess.
-            over = total[name] - limit * (1 - 1e-12)
+            over = total[name] - limit * (1 - 1e-11)
             left_GK = over + cost_GK - cost_GK[rows, choice][:, None]
             saving_GK += (max(over, 0.0) - np.maximum(left_GK, 0.0)) / max(limit, NOTHING)
         # Every step lowers the excess by a share that floats can tell, so the steps come to an end.
-        g_S, k_S = np.nonzero(problem.available & (saving_GK > 1e-14))
+        g_S, k_S = np.nonzero(problem.available & (saving_GK > 1e-12))
         if not len(g_S):
             return None
         extra_S = problem.loss[g_S, k_S] - problem.loss[g_S, choice[g_S]]

@@ -134,6 +134,12 @@ def search(run: Puzzle, ctx: StageContext) -> None:
     """Finds the child and the baselines' choices.
 
     The baselines go by the scores around the parent, whatever the number of rounds.
+
+    Summary: beside the child's costs, ``child.kl.predicted`` (of several rounds: the measured KL of
+    the last partial child and the changes scored around it), ``rounds``, ``scores.repaired`` and
+    ``scores.repair_max`` (pairs of options that the isotonic repair changed, and by how much at
+    most, in the scores that this search goes by), ``search.solutions`` (found; fewer than asked
+    for where no more differ enough) and ``search.kept`` (which of them, from 1).
     """
     config, parent, metric = run.config, run.parent_config, run.config.score.metric
     rounds = config.search.rounds

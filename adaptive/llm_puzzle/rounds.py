@@ -100,7 +100,13 @@ def scores_stage(config: SearchConfig) -> str:
 
 
 def rescore(run: Puzzle, ctx: StageContext, index: int) -> None:
-    """Scores every option again, around the child of round ``index``."""
+    """Scores every option again, around the child of round ``index``.
+
+    Summary: ``rounds.INDEX.kl`` (KL of that child from the parent in nats a token, measured on the
+    tokens that scores are taken on), ``rounds.INDEX.kl.predicted`` and
+    ``rounds.INDEX.speedup.predicted``. Those of the last round are ``additivity.measured_kl``
+    (repeated as ``rounds.R.kl``), ``child.kl.predicted`` and ``speedup.predicted``.
+    """
     parent, config = run.parent(ctx.device).model, run.config.score
     library = Library(ctx.input("library"))
     found = json.loads((ctx.input(f"search_{index}") / "step.json").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ TOLERANCE = 0.003  # relative excess that counts as met: clocks cannot tell it a
 
 @dataclass(frozen=True)
 class Found:
-    """The answer of a search.
+    """The answer of a search, its losses relative to the model that scores were taken around.
 
     Attributes:
         batch: batch size of the best allocation.

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptive.core import Budget, ChoiceProblem, Workload
+from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.config import DistillConfig, ScoreConfig, SearchConfig, SpaceConfig
 from adaptive.llm_puzzle.distill import build_library
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage
-from adaptive.llm_puzzle.score import METRICS, compare, score_library
+from adaptive.llm_puzzle.score import METRICS, LayerScores, compare, score_library
 from adaptive.llm_puzzle.space import search_space
 
 
@@ -106,11 +107,21 @@ def test_scores_around_a_child_predict_its_next_step_exactly(
         further[layer] = space[layer].blocks[k]
         measured = compare(parent.model, realise(parent.model, further, library), rows, 10_000)
         assert scored.predicted(space, further) == pytest.approx(measured["kl"], abs=1e-5)
-    # Ladders are put in order around the child's own pair, which stays at zero.
-    repaired = scored.repaired(space, "kl")
-    for score, layer, block in zip(repaired.scores, space, blocks, strict=True):
-        assert score.values_AF["kl"][layer.index(block)] == 0
-    assert scored.repaired(space, "kl", wanted=False).scores == scored.scores
+
+
+def test_ladders_are_put_in_order_around_the_childs_own_pair(space):
+    """The narrow pair is the child's own: what is dearer may gain, up to and not beyond it."""
+    kl = np.zeros((4, 4))
+    kl[:2, :2] = [[-0.3, -0.5], [0.4, 0.0]]
+    options = space[0]
+    labels = [option.label for option in options.attention], [o.label for o in options.ffn]
+    block = BlockOption(options.attention[1], options.ffn[1])
+    scored = Scored([LayerScores(*labels, {"kl": kl})], [block], {"kl": 1.0})
+    repaired = scored.repaired(space[:1], "kl")
+    found = repaired.scores[0].values_AF["kl"]
+    np.testing.assert_allclose(found[:2, :2], [[-0.4, -0.4], [0.0, 0.0]], atol=1e-9)
+    assert repaired.entries == 3 and repaired.largest == pytest.approx(0.4)
+    assert scored.repaired(space[:1], "kl", wanted=False).scores == scored.scores
 
 
 def test_compare_does_not_depend_on_the_batch(parent, space, library, rows):
