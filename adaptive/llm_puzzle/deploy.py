@@ -97,7 +97,11 @@ def search(run: Puzzle, ctx: StageContext) -> None:
     latency, user_table = _latency_model(run, ctx)
     scores = load_scores(ctx.input("scores"))
     pricings = {b: _pricing(run, latency, b) for b in run.workloads}
-    problems = {b: p.problem(scores, config.score.metric) for b, p in pricings.items()}
+    scored = {b: p.problem(scores, config.score.metric) for b, p in pricings.items()}
+    budget, options = Budget(config.budget.limits()), config.search
+    problems = run.restriction.apply(
+        scored, budget, solver=options.solver, gap=options.gap, time_limit=options.time_limit
+    )
 
     checks: list[dict[str, float]] = []
 
@@ -114,7 +118,6 @@ def search(run: Puzzle, ctx: StageContext) -> None:
         return seconds
 
     check = measure if user_table is not None else None
-    budget = Budget(config.budget.limits())
     found = search_child(problems, budget, config.search, check, config.verify.tighten)
     choices: dict[str, Any] = {"child": found.allocation.choice.tolist()}
     reasons: dict[str, str | None] = {}
@@ -194,8 +197,10 @@ def _pricing(run: Puzzle, latency: CostModel, batch: int) -> Pricing:
 
 def _check_budget(run: Puzzle, latency: CostModel) -> None:
     """Raises where no child of the space meets the budget, whatever its quality."""
-    problems = {b: _pricing(run, latency, b).unscored() for b in run.workloads}
-    solve_best(problems, Budget(run.config.budget.limits()), solver="lagrangian")
+    unscored = {b: _pricing(run, latency, b).unscored() for b in run.workloads}
+    budget = Budget(run.config.budget.limits())
+    problems = run.restriction.apply(unscored, budget, solver="lagrangian")
+    solve_best(problems, budget, solver="lagrangian")
 
 
 def _latency_model(run: Puzzle, ctx: StageContext) -> tuple[CostModel, MeasuredTable | None]:

@@ -1,4 +1,8 @@
-"""Loading a parent: a zoo name, a Hugging Face directory or a hub name; safetensors only."""
+"""Loading a parent: a zoo name, a Hugging Face directory or a hub name; safetensors only.
+
+A Hugging Face directory may be a homogeneous model, a child, or a ``nemotron-nas`` model such as
+the Puzzle children that NVIDIA publishes.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, PreTrainedToken
 from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.adapters import translate
 from adaptive.llm_puzzle.blocks import BlockOption
+from adaptive.llm_puzzle.export import deci_config
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
 
 
@@ -85,6 +90,8 @@ def parent_config(directory: Path) -> PuzzleModelConfig:
         raise UserError(f"parent: {directory / 'config.json'} describes no model: it is no object")
     if raw.get("model_type") == PuzzleModelConfig.model_type:
         return PuzzleModelConfig(**raw)
+    if raw.get("model_type") == deci_config.MODEL_TYPE:  # which transformers does not know
+        return deci_config.from_deci(raw, directory / "config.json")
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:  # the validators of configurations raise types of their own

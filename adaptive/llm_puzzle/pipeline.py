@@ -1,7 +1,7 @@
 """A Puzzle run as stages of files.
 
 costs --------------------------+
-calibration -> library -> scores +-> search -> child, baselines -> verify -> report
+calibration -> library -> scores +-> search -> child, baselines -> verify, export -> report
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.data import Rows, read_rows, sample_rows
 from adaptive.llm_puzzle.distill import build_library
 from adaptive.llm_puzzle.evaluate import evaluate
+from adaptive.llm_puzzle.export.restrict import Restriction, restriction
+from adaptive.llm_puzzle.export.stage import export
 from adaptive.llm_puzzle.fingerprint import fingerprint, source_fingerprint
 from adaptive.llm_puzzle.gkd import distill_globally
 from adaptive.llm_puzzle.library import Library
@@ -47,7 +49,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     if config.plan_only:
         return plan.stages(config)
     run = Puzzle(config)
-    _ = run.space  # refused before anything is computed
+    _ = run.restriction  # as the space: refused before anything is computed
     identity = [run.parent_fingerprint, config.dtype]
     text = [config.data, *map(source_fingerprint, run.text_sources)]
     budget = [config.budget, config.search, config.workload, config.cost, config.verify.tighten]
@@ -67,7 +69,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             "search",
             partial(deploy.search, run),
             ("scores", "costs"),
-            [identity, config.score.metric, budget, config.baselines],
+            [identity, config.score.metric, budget, config.baselines, run.restriction],
         ),
         *(
             Stage(
@@ -79,10 +81,11 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             for name in children
         ),
         Stage("verify", partial(deploy.verify, run), ("search", "child"), [config.verify]),
+        Stage("export", partial(export, run), ("child",), [config.export, config.search.portable]),
         Stage(
             "report",
             run.report,
-            ("library", "scores", "search", "verify", *children),
+            ("library", "scores", "search", "verify", "export", *children),
             [config],
         ),
     ]
@@ -115,6 +118,15 @@ class Puzzle:
         """
         blocks = [BlockOption.from_config(entry) for entry in self.parent_config.blocks]
         return search_space(self.config.space, blocks)
+
+    @cached_property
+    def restriction(self) -> Restriction:
+        """Which options of the space the child may have, for its engine and exports.
+
+        Raises:
+            UserError: they leave no child.
+        """
+        return restriction(self.config, self.parent_config, self.space)
 
     @property
     def origin(self) -> Origin:
