@@ -26,6 +26,7 @@ from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.data import Rows, read_rows, sample_rows
 from adaptive.llm_puzzle.distill import build_library
 from adaptive.llm_puzzle.evaluate import evaluate
+from adaptive.llm_puzzle.export import EXPORTS
 from adaptive.llm_puzzle.export.restrict import Restriction, restriction
 from adaptive.llm_puzzle.export.stage import export
 from adaptive.llm_puzzle.fingerprint import fingerprint, source_fingerprint
@@ -49,7 +50,10 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     if config.plan_only:
         return plan.stages(config)
     run = Puzzle(config)
-    _ = run.restriction  # as the space: refused before anything is computed
+    # What is refused is refused before anything is computed.
+    _ = run.restriction
+    for name in config.export:
+        EXPORTS[name].prepare(run.directory)
     identity = [run.parent_fingerprint, config.dtype]
     text = [config.data, *map(source_fingerprint, run.text_sources)]
     budget = [config.budget, config.search, config.workload, config.cost, config.verify.tighten]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adaptive.core.errors import UserError
 from adaptive.core.registry import Registry
@@ -27,12 +27,20 @@ class Format:
         entry: ``module:function`` of its writer, imported when it is needed; called with the
             child's Hugging Face directory, the path to write and the :class:`Engine` that has to
             load it (or ``None``).
+        preparation: likewise, of a function that gets the parent's directory before anything is
+            computed, and refuses one whose children it could not write.
     """
 
     title: str
     path: str
     rules: Rules
     entry: str
+    preparation: str | None = None
+
+    def prepare(self, parent: Path) -> None:
+        """Raises UserError where no child of a parent can be written, or a package is missing."""
+        if self.preparation is not None:
+            _imported(self.preparation)(parent)
 
     def check(self, config: PuzzleModelConfig) -> None:
         """Raises UserError where the format cannot express a child: which layer, and why."""
@@ -53,8 +61,12 @@ class Format:
         Raises:
             UserError: the format cannot express the child, or a package is missing.
         """
-        module, function = self.entry.split(":")
-        getattr(importlib.import_module(module), function)(source, target, engine)
+        _imported(self.entry)(source, target, engine)
+
+
+def _imported(entry: str) -> Any:
+    module, function = entry.split(":")
+    return getattr(importlib.import_module(module), function)
 
 
 EXPORTS: Registry[Format] = Registry("export")
@@ -96,5 +108,6 @@ EXPORTS.register("gguf")(
         "gguf/model.gguf",
         Rules(linear_attention=True, biases=EVERY_BIAS),
         f"{_PACKAGE}.gguf_file:write",
+        f"{_PACKAGE}.gguf_file:prepare",
     )
 )
