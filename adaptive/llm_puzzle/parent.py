@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -80,14 +80,7 @@ def parent_config(directory: Path) -> PuzzleModelConfig:
     Raises:
         UserError: the file is missing, is not JSON or describes an unknown architecture.
     """
-    if not (directory / "config.json").is_file():
-        raise UserError(f"parent: {directory} has no config.json, so it is no model directory")
-    try:
-        raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"parent: {directory / 'config.json'} is not valid JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"parent: {directory / 'config.json'} describes no model: it is no object")
+    raw = _raw_config(directory)
     if raw.get("model_type") == PuzzleModelConfig.model_type:
         return PuzzleModelConfig(**raw)
     if raw.get("model_type") == deci_config.MODEL_TYPE:  # which transformers does not know
@@ -101,6 +94,18 @@ def parent_config(directory: Path) -> PuzzleModelConfig:
             f"parent: transformers cannot read {directory / 'config.json'}: {reason}"
         ) from None
     return translate(config)
+
+
+def _raw_config(directory: Path) -> dict[str, Any]:
+    if not (directory / "config.json").is_file():
+        raise UserError(f"parent: {directory} has no config.json, so it is no model directory")
+    try:
+        raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"parent: {directory / 'config.json'} is not valid JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"parent: {directory / 'config.json'} describes no model: it is no object")
+    return raw
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -201,4 +206,7 @@ def _fill(model: PuzzleForCausalLM, files: list[Path]) -> None:
 def _tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
     if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         return None
+    if _raw_config(directory).get("model_type") == deci_config.MODEL_TYPE:
+        # The tokenizers of such models are Llama's; without this, transformers would ask config.json.
+        return AutoTokenizer.from_pretrained(directory, config=LlamaConfig())
     return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
