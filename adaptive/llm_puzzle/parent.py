@@ -168,7 +168,7 @@ def load_parent(name: str, device: torch.device, dtype: torch.dtype) -> Parent:
     _materialise_buffers(model, device)
     _fill(model, files)
     model.eval().requires_grad_(False)
-    return Parent(model, _tokenizer(directory), directory)
+    return Parent(model, load_tokenizer(directory), directory)
 
 
 def _materialise_buffers(model: PuzzleForCausalLM, device: torch.device) -> None:
@@ -203,10 +203,13 @@ def _fill(model: PuzzleForCausalLM, files: list[Path]) -> None:
         )
 
 
-def _tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model directory; ``None`` where it has none."""
     if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         return None
     if _raw_config(directory).get("model_type") == deci_config.MODEL_TYPE:
-        # The tokenizers of such models are Llama's; without this, transformers would ask config.json.
-        return AutoTokenizer.from_pretrained(directory, config=LlamaConfig())
+        # Else transformers would ask config.json, of a model that it does not know.
+        return AutoTokenizer.from_pretrained(
+            directory, config=LlamaConfig(), trust_remote_code=False
+        )
     return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from adaptive.core.errors import UserError
+from adaptive.llm_puzzle.parent import load_tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of tokens, as GGUF numbers them."""
@@ -74,9 +75,9 @@ def read_vocabulary(directory: Path, size: int) -> Vocabulary | None:
     Raises:
         UserError: llama.cpp has no tokenizer of its kind, or it has more tokens than the model.
     """
-    if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+    tokenizer = load_tokenizer(directory)
+    if tokenizer is None:
         return None
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise _unknown("one without tokenizer.json")
     return vocabulary(tokenizer, size)
