@@ -35,7 +35,7 @@ class DeciLMConfig(PretrainedConfig):
             )
             for block in block_configs or []
         ]
-        # transformers 5 keeps both in rope_parameters and calls those rope_scaling as well.
+        # transformers 5 keeps both in rope_parameters, and has a property of the name rope_scaling.
         self.rope_parameters = rope_parameters or {
             "rope_type": "default",
             "rope_theta": rope_theta,
@@ -45,6 +45,8 @@ class DeciLMConfig(PretrainedConfig):
         kwargs.pop("per_layer_config", None)
         super().__init__(**kwargs)
         self.rope_theta = rope_theta
+        if not hasattr(self, "rope_scaling"):  # transformers 4
+            self.rope_scaling = rope_scaling
 
     def to_dict(self) -> dict[str, Any]:
         """As it is in the file, entries of ``block_configs`` as dictionaries again."""

@@ -19,7 +19,7 @@ from adaptive import zoo
 from adaptive.core.cost.models import decoder_shape
 from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.checkpoint import save_child
-from adaptive.llm_puzzle.export import ENGINES, EXPORTS
+from adaptive.llm_puzzle.export import ENGINES, EXPORTS, configuration_decilm
 from adaptive.llm_puzzle.export.deci_config import ffn_mult, from_deci, to_deci, width_of
 from adaptive.llm_puzzle.export.nemotron_nas import read_nemotron_nas, write
 from adaptive.llm_puzzle.export.weights import Weights
@@ -329,3 +329,24 @@ def test_the_zoo_model_comes_back(tmp_path):
 @pytest.mark.parametrize("name", ["stories260K", "babyllama_tok105"])
 def test_real_models_come_back(name, data_dir, tmp_path):
     check_real(data_dir / "lm" / name, tmp_path)
+
+
+def test_the_configuration_file_works_where_rope_scaling_is_a_plain_attribute():
+    """As in transformers 4, whose base class stores what it is given and has no property of it."""
+
+    class Base:
+        def __init__(self, **kwargs: Any):
+            vars(self).update(kwargs)
+
+    scaling = {"rope_type": "llama3", "factor": 8.0}
+    code = Path(configuration_decilm.__file__).read_text(encoding="utf-8")
+    code = code.replace("from transformers import PretrainedConfig\n", "")
+    scope: dict[str, Any] = {"PretrainedConfig": Base}
+    exec(code, scope)
+    raw = published("nemotron-super-49b") | {"rope_scaling": scaling, "per_layer_config": {}}
+    config = scope["DeciLMConfig"](**raw)
+    assert config.rope_theta == 500000.0 and config.rope_scaling == scaling
+    assert config.rope_parameters == scaling | {"rope_theta": 500000.0}
+    assert config.block_configs[0].ffn.ffn_mult == 2.625
+    assert config.block_configs[6].attention.no_op is True
+    assert not hasattr(config, "per_layer_config")
