@@ -16,6 +16,7 @@ from tiny_puzzle import LINEAR, NO_OP, character_tokenizer, gqa, mlp
 from adaptive.llm_puzzle.checkpoint import save_child
 from adaptive.llm_puzzle.export import EXPORTS
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
+from adaptive.llm_puzzle.parent import parent_config
 
 CHILDREN = {
     "mixed": [(gqa(4), mlp(48)), (LINEAR, mlp(256)), (NO_OP, LINEAR), (gqa(1), NO_OP)],
@@ -110,6 +111,8 @@ def test_the_directory_says_per_layer_config_too(name, folders):
     config = json.loads((folders / name / "hf" / "config.json").read_text())
     layers = config.pop("per_layer_config")
     assert config == child and len(layers) == len(CHILDREN[name])
+    # Read back it stays out: the blocks say the same, and may become others.
+    assert "per_layer_config" not in parent_config(folders / name / "hf").to_dict()
 
 
 @pytest.mark.parametrize("name", CHILDREN)
