@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from adaptive.core import SOLVERS, Budget, UserError
 from adaptive.core.run import TASKS, TaskConfig
 from adaptive.llm_puzzle.baselines import BASELINES
+from adaptive.llm_puzzle.export import ENGINES, EXPORTS
 from adaptive.llm_puzzle.pretrain.config import TrainParentConfig
 
 __all__ = ["PuzzleConfig", "TrainParentConfig"]
@@ -168,6 +169,9 @@ class SearchConfig:
     diversity: float = 0.8  # share of the searched layers that two solutions have alike, at most
     interactions: int = 0  # pairs of the child's layers replaced together, as a test of additivity
     batch_sizes: list[int] | None = None  # tried in turn, the best kept; null: workload.batch
+    # engine that has to load the child, which restricts the options: vllm, sglang, tensorrt-llm,
+    # llama.cpp, mlx-lm; null: none in particular
+    portable: str | None = None
     frontier: list[float] = field(  # latency parts for the frontier of the report
         default_factory=lambda: [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
     )
@@ -256,6 +260,9 @@ class PuzzleConfig(TaskConfig):
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     baselines: list[str] = field(default_factory=lambda: ["uniform", "greedy", "random"])
     verify: VerifyConfig = field(default_factory=VerifyConfig)
+    # forms that the child is written in: hf, nemotron_nas, gguf; the search uses only options that
+    # all of them can express
+    export: list[str] = field(default_factory=lambda: ["hf"])
 
     def validate(self) -> None:
         self._validate_library()
@@ -338,6 +345,14 @@ class PuzzleConfig(TaskConfig):
             raise UserError("search.frontier is empty: list parts of the latency, as in [0.8,0.6]")
         if self.search.solver not in SOLVERS:
             raise UserError(f"search.solver: {SOLVERS.unknown(self.search.solver)}")
+        portable = self.search.portable
+        if portable is not None and portable not in ENGINES:
+            raise UserError(f"search.portable: {ENGINES.unknown(portable)}")
+        for name in self.export:
+            if name not in EXPORTS:
+                raise UserError(f"export: {EXPORTS.unknown(name)}")
+        if len(set(self.export)) < len(self.export):
+            raise UserError(f"export={self.export} names one twice")
         if not self.budget.limits():
             raise UserError("budget is empty: set at least one limit, such as budget.latency=1.5x")
         Budget(self.budget.limits())  # says which unit it does not know, now and not hours later

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from adaptive.core import Budget, solve_best
+from adaptive.core import Budget, ChoiceProblem, solve_best
 from adaptive.core.cost import CostModel, MeasuredTable, Origin, Roofline, shipped_table
 from adaptive.core.engine.verify import stride_of
 from adaptive.core.hardware import detect
@@ -108,9 +108,10 @@ def step(run: Puzzle, ctx: StageContext, index: int) -> None:
     scored = Scored.load(ctx.input("scores" if first else f"scores_{index - 1}"), run.space)
     repaired = scored.repaired(run.space, config.score.metric, config.search.isotonic)
     batches = run.batch_sizes if first else [_batch(ctx, index - 1)]
-    problems = {
-        b: _pricing(run, latency, b).problem(repaired.scores, config.score.metric) for b in batches
-    }
+    scores, metric = repaired.scores, config.score.metric
+    problems = _restricted(
+        run, {b: _pricing(run, latency, b).problem(scores, metric) for b in batches}
+    )
     budget = Budget(config.budget.limits())
     batch = search_child(problems, budget, config.search).batch
     limits = part_way(budget, problems[batch], index / config.search.rounds)
@@ -149,7 +150,10 @@ def search(run: Puzzle, ctx: StageContext) -> None:
     base = scored.own[metric]
     batches = [_batch(ctx, rounds - 1)] if rounds > 1 else run.batch_sizes
     pricings = {b: _pricing(run, latency, b) for b in batches}
-    problems = {b: p.problem(repaired.scores, metric) for b, p in pricings.items()}
+    budget = Budget(config.budget.limits())
+    problems = _restricted(
+        run, {b: p.problem(repaired.scores, metric) for b, p in pricings.items()}
+    )
 
     checks: list[dict[str, float]] = []
 
@@ -166,7 +170,7 @@ def search(run: Puzzle, ctx: StageContext) -> None:
         return seconds
 
     check = measure if user_table is not None else None
-    budget, attempts = Budget(config.budget.limits()), config.verify.tighten
+    attempts = config.verify.tighten
 
     def find(exclude: Sequence[np.ndarray]) -> Found:
         return search_child(problems, budget, config.search, check, attempts, exclude=exclude)
@@ -186,7 +190,8 @@ def search(run: Puzzle, ctx: StageContext) -> None:
     if rounds > 1:
         first = Scored.load(ctx.input("scores"), run.space)
         scores = first.repaired(run.space, metric, config.search.isotonic).scores
-        around_parent = replace(found, problem=pricings[found.batch].problem(scores, metric))
+        problem = pricings[found.batch].problem(scores, metric)
+        around_parent = replace(found, problem=_restricted(run, {0: problem})[0])
     for name in config.baselines:
         choice, reason = baseline(name, around_parent, ctx.seed, check, attempts)
         choices[name] = None if choice is None else choice.tolist()
@@ -229,6 +234,14 @@ def search(run: Puzzle, ctx: StageContext) -> None:
             "budget.met": found.met,
             **reasons,
         }
+    )
+
+
+def _restricted(run: Puzzle, problems: dict[int, ChoiceProblem]) -> dict[int, ChoiceProblem]:
+    """The problems with the options that exports and the engine can do with."""
+    options, budget = run.config.search, Budget(run.config.budget.limits())
+    return run.restriction.apply(
+        problems, budget, solver=options.solver, gap=options.gap, time_limit=options.time_limit
     )
 
 
@@ -291,8 +304,10 @@ def _pricing(run: Puzzle, latency: CostModel, batch: int) -> Pricing:
 
 def _check_budget(run: Puzzle, latency: CostModel) -> None:
     """Raises where no child of the space meets the budget, whatever its quality."""
-    problems = {b: _pricing(run, latency, b).unscored() for b in run.workloads}
-    solve_best(problems, Budget(run.config.budget.limits()), solver="lagrangian")
+    unscored = {b: _pricing(run, latency, b).unscored() for b in run.workloads}
+    budget = Budget(run.config.budget.limits())
+    problems = run.restriction.apply(unscored, budget, solver="lagrangian")
+    solve_best(problems, budget, solver="lagrangian")
 
 
 def _latency_model(run: Puzzle, ctx: StageContext) -> tuple[CostModel, MeasuredTable | None]:

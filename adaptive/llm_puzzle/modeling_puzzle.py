@@ -104,8 +104,10 @@ class PuzzleModelConfig(PretrainedConfig):
         if len(sizes) > 1:
             raise ValueError(f"sliding windows must be of one size, these blocks have {sizes}")
         self.sliding_window = sizes[0] if sizes else None
-        for name in ("num_hidden_layers", "layer_types", "sliding_window"):
-            kwargs.pop(name, None)  # derived from the blocks, also when read back from a file
+        # Derived from the blocks, also when read back from a file. Exported directories repeat them
+        # as transformers' per_layer_config; applied, it would size caches by layer and not by slot.
+        for name in ("num_hidden_layers", "layer_types", "sliding_window", "per_layer_config"):
+            kwargs.pop(name, None)
         super().__init__(**kwargs)
 
     @property

@@ -1,11 +1,15 @@
-"""Loading a parent: a zoo name, a Hugging Face directory or a hub name; safetensors only."""
+"""Loading a parent: a zoo name, a Hugging Face directory or a hub name; safetensors only.
+
+A Hugging Face directory may be a homogeneous model, a child, or a ``nemotron-nas`` model such as
+the Puzzle children that NVIDIA publishes.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase
@@ -14,9 +18,10 @@ from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.activations import free_memory
 from adaptive.llm_puzzle.adapters import translate
 from adaptive.llm_puzzle.blocks import BlockOption
+from adaptive.llm_puzzle.export import deci_config
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
 from adaptive.llm_puzzle.stream import StreamedLayers
-from adaptive.llm_puzzle.weights import Weights, weight_files
+from adaptive.llm_puzzle.weights import Checkpoint
 
 SHARE = 0.4
 """Of a device's free memory that a parent may take; the rest is for activations and variants."""
@@ -79,16 +84,11 @@ def parent_config(directory: Path) -> PuzzleModelConfig:
     Raises:
         UserError: the file is missing, is not JSON or describes an unknown architecture.
     """
-    if not (directory / "config.json").is_file():
-        raise UserError(f"parent: {directory} has no config.json, so it is no model directory")
-    try:
-        raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"parent: {directory / 'config.json'} is not valid JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"parent: {directory / 'config.json'} describes no model: it is no object")
+    raw = _raw_config(directory)
     if raw.get("model_type") == PuzzleModelConfig.model_type:
         return PuzzleModelConfig(**raw)
+    if raw.get("model_type") == deci_config.MODEL_TYPE:  # which transformers does not know
+        return deci_config.from_deci(raw, directory / "config.json")
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:  # the validators of configurations raise types of their own
@@ -98,6 +98,18 @@ def parent_config(directory: Path) -> PuzzleModelConfig:
             f"parent: transformers cannot read {directory / 'config.json'}: {reason}"
         ) from None
     return translate(config)
+
+
+def _raw_config(directory: Path) -> dict[str, Any]:
+    if not (directory / "config.json").is_file():
+        raise UserError(f"parent: {directory} has no config.json, so it is no model directory")
+    try:
+        raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"parent: {directory / 'config.json'} is not valid JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"parent: {directory / 'config.json'} describes no model: it is no object")
+    return raw
 
 
 def load_parent(
@@ -119,7 +131,7 @@ def load_parent(
     """
     directory = parent_directory(name)
     config = parent_config(directory)
-    weights = Weights(weight_files(directory))
+    weights = Checkpoint.of(directory)
     with torch.device("meta"):
         model = PuzzleForCausalLM(config)
     room = _room(model, device, dtype) if layers is None else layers
@@ -132,7 +144,7 @@ def load_parent(
     _materialise_buffers(model, device)
     _fill(model, weights)
     model.eval().requires_grad_(False)
-    return Parent(model, _tokenizer(directory), directory)
+    return Parent(model, load_tokenizer(directory), directory)
 
 
 def _room(model: PuzzleForCausalLM, device: torch.device, dtype: torch.dtype) -> int:
@@ -154,16 +166,22 @@ def _materialise_buffers(model: PuzzleForCausalLM, device: torch.device) -> None
 
 
 @torch.no_grad()
-def _fill(model: PuzzleForCausalLM, weights: Weights) -> None:
+def _fill(model: PuzzleForCausalLM, weights: Checkpoint) -> None:
     wanted = dict(model.named_parameters(remove_duplicate=False))
     if model.config.tie_word_embeddings:
         wanted.pop("lm_head.weight")
     weights.check({name: weight.shape for name, weight in wanted.items()})
     for name, weight in wanted.items():
-        weight.copy_(weights.read(name))
+        weight.copy_(weights[name])
 
 
-def _tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model directory; ``None`` where it has none."""
     if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         return None
+    if _raw_config(directory).get("model_type") == deci_config.MODEL_TYPE:
+        # Else transformers would ask config.json, of a model that it does not know.
+        return AutoTokenizer.from_pretrained(
+            directory, config=LlamaConfig(), trust_remote_code=False
+        )
     return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)

@@ -1,7 +1,7 @@
 """A Puzzle run as stages of files.
 
 costs --------------------------+
-calibration -> library -> scores +-> search -> child, baselines -> verify -> report
+calibration -> library -> scores +-> search -> child, baselines -> verify, export -> report
                                               -> additivity
 
 With ``search.rounds`` above 1, ``search_1 -> scores_1 -> search_2 -> ...`` stand between the scores
@@ -32,6 +32,9 @@ from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.data import Rows, read_rows, sample_rows
 from adaptive.llm_puzzle.distill import build_library, groups
 from adaptive.llm_puzzle.evaluate import evaluate
+from adaptive.llm_puzzle.export import EXPORTS
+from adaptive.llm_puzzle.export.restrict import Restriction, restriction
+from adaptive.llm_puzzle.export.stage import export
 from adaptive.llm_puzzle.fingerprint import fingerprint, source_fingerprint
 from adaptive.llm_puzzle.full_forward import full_forward_seconds
 from adaptive.llm_puzzle.gkd import distill_globally
@@ -62,7 +65,10 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     if config.plan_only:
         return plan.stages(config)
     run = Puzzle(config)
-    _ = run.space  # refused before anything is computed
+    # What is refused is refused before anything is computed.
+    _ = run.restriction
+    for name in config.export:
+        EXPORTS[name].prepare(run.directory)
     identity = [run.parent_fingerprint, config.dtype]
     text = [config.data, *map(source_fingerprint, run.text_sources)]
     budget = [config.budget, config.workload, config.cost, config.verify.tighten]
@@ -97,7 +103,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
                     f"search_{index}",
                     partial(deploy.step, run, index=index),
                     ("costs", *_before(index)),
-                    [identity, config.score.metric, budget, partial_way],
+                    [identity, config.score.metric, budget, partial_way, run.restriction],
                 ),
                 Stage(
                     f"scores_{index}",
@@ -111,7 +117,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             "search",
             partial(deploy.search, run),
             tuple(dict.fromkeys(["scores", "costs", *_before(rounds), *realised])),
-            [identity, config.score.metric, budget, last, config.baselines],
+            [identity, config.score.metric, budget, last, config.baselines, run.restriction],
         ),
         *(
             Stage(
@@ -129,11 +135,12 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             [config.score, config.search.interactions, rounds],
         ),
         Stage("verify", partial(deploy.verify, run), ("search", "child"), [config.verify]),
+        Stage("export", partial(export, run), ("child",), [config.export, config.search.portable]),
         Stage(
             "report",
             run.report,
             (
-                *("library", "scores", "search", "additivity", "verify"),
+                *("library", "scores", "search", "additivity", "verify", "export"),
                 *children,
                 *(f"{kind}_{i}" for i in range(1, rounds) for kind in ("search", "scores")),
             ),
@@ -174,6 +181,15 @@ class Puzzle:
         """
         blocks = [BlockOption.from_config(entry) for entry in self.parent_config.blocks]
         return search_space(self.config.space, blocks)
+
+    @cached_property
+    def restriction(self) -> Restriction:
+        """Which options of the space the child may have, for its engine and exports.
+
+        Raises:
+            UserError: they leave no child.
+        """
+        return restriction(self.config, self.parent_config, self.space)
 
     @property
     def origin(self) -> Origin:

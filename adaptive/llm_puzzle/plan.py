@@ -18,6 +18,7 @@ from adaptive.llm_puzzle.arch import ARCHITECTURES, architecture, architecture_f
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.config import PuzzleConfig, ShapeConfig
 from adaptive.llm_puzzle.deploy import latency_of_another_device
+from adaptive.llm_puzzle.export.restrict import restriction
 from adaptive.llm_puzzle.isotonic import repair
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
 from adaptive.llm_puzzle.parent import parent_config, parent_directory
@@ -44,6 +45,7 @@ def plan(ctx: StageContext, config: PuzzleConfig) -> None:
     model = planned_parent(config)
     blocks = [BlockOption.from_config(entry) for entry in model.blocks]
     space = search_space(config.space, blocks)
+    restricted = restriction(config, model, space)
     work = config.workload
     device = detect(config.cost.hardware or ctx.device)
     shipped = config.cost.model == "shipped"
@@ -110,6 +112,7 @@ def plan(ctx: StageContext, config: PuzzleConfig) -> None:
             scores = repair(scores, metric).scores
         problem = pricing.problem(scores, metric)
         budget = Budget(config.budget.limits())
+        problem = restricted.apply({0: problem}, budget, solver=config.search.solver)[0]
         found = latency_frontier(problem, config.search.frontier, config.search, budget)
         atomic_write_json(ctx.dir / "frontier.json", found)
         points = [(1e3 * row["latency"], row["loss"]) for row in found if "loss" in row]

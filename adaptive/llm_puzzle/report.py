@@ -56,6 +56,7 @@ def write(ctx: StageContext, config: PuzzleConfig) -> None:
     report_search.solutions(page, ctx)
     report_search.additivity(page, ctx)
     _results(page, results)
+    _exports(page, _read(ctx.input("export") / "compatibility.json"))
     _library(page, ctx, config, load_scores(ctx.input("scores")))
     _training(page, ctx)
     page.section("Configuration").code("All settings", json.dumps(to_plain(config), indent=2))
@@ -184,6 +185,22 @@ def _results(page: Report, results: Mapping[str, Any]) -> None:
             for name, result in results.items()
         ],
         "Validation, before and after global distillation.",
+    )
+
+
+def _exports(page: Report, rows: list[dict[str, Any]]) -> None:
+    page.section("Exports").table(
+        [
+            {
+                "engine": row["title"],
+                "reads": row["export"],
+                "written": "yes" if row["written"] else "no",
+                "loads this child": row["answer"],
+            }
+            for row in rows
+        ],
+        "Which engine loads this child, by what its loader can do (not tried here); all reasons "
+        "are in artifacts/export/compatibility.json.",
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleLayer, PuzzleModelConfig
-from adaptive.llm_puzzle.weights import Weights
+from adaptive.llm_puzzle.weights import Checkpoint
 
 LEAST = 3
 """Layers that streaming needs room for: the one in use, the next, and one on its way out."""
@@ -35,7 +35,7 @@ class StreamedLayers(nn.Module):
     def __init__(
         self,
         config: PuzzleModelConfig,
-        weights: Weights,
+        weights: Checkpoint,
         device: torch.device,
         dtype: torch.dtype,
         room: int,
@@ -126,7 +126,7 @@ class StreamedLayers(nn.Module):
         prefix = f"model.layers.{index}."
         names = [name for name, _ in layer.named_parameters()]
         with torch.cuda.stream(self._side):  # of no effect on a CPU
-            state = {n: self._on_device(self.weights.read(prefix + n)) for n in names}
+            state = {n: self._on_device(self.weights[prefix + n]) for n in names}
         layer.load_state_dict(state, assign=True)
         return layer.eval().requires_grad_(False)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from stranger import STRANGER, run_program
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adaptive import _plugin
@@ -19,23 +18,6 @@ from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.parent import load_parent
 
 NAMES = ("mixed heads", "no-op first", "no attention", "windows")
-
-STRANGER = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "adaptive":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocker())
-try:
-    import adaptive
-except ModuleNotFoundError:
-    pass
-else:
-    raise SystemExit("adaptive is importable: this process proves nothing")
-"""
 
 IMPORTS = {
     "before transformers": "import adaptive; import transformers",
@@ -95,16 +77,7 @@ def check_answers(saved: tuple[Path, dict[str, PuzzleForCausalLM]]) -> None:
 
 def in_a_process(program: str, root: Path, remote: bool, cache: Path) -> None:
     values = f"ROOT, REMOTE = {str(root)!r}, {remote}\n"
-    # Its own cache, so that the modelling file cannot come from an earlier run.
-    environment = os.environ | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", program + "\n" + values + LOAD],
-        env=environment,
-        cwd=cache,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    run_program(program + "\n" + values + LOAD, cache)
 
 
 def test_loads_where_adaptive_is_not_installed(saved, tmp_path):
