@@ -88,7 +88,7 @@ def parent_config(directory: Path) -> PuzzleModelConfig:
     if raw.get("model_type") == PuzzleModelConfig.model_type:
         return PuzzleModelConfig(**raw)
     if raw.get("model_type") == deci_config.MODEL_TYPE:  # which transformers does not know
-        return deci_config.from_deci(raw, directory / "config.json")
+        return deci_config.from_deci(raw, f"parent: {directory / 'config.json'}")
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:  # the validators of configurations raise types of their own

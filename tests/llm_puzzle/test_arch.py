@@ -14,7 +14,8 @@ import adaptive
 from adaptive.core import UserError, Workload
 from adaptive.core.cost import MODELS, Roofline
 from adaptive.core.hardware import detect
-from adaptive.llm_puzzle.arch import ARCHITECTURES, _Reader, architecture, price
+from adaptive.llm_puzzle.arch import ARCHITECTURES, architecture, price
+from adaptive.llm_puzzle.export.deci_config import from_deci
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.shapes import stack
 
@@ -45,6 +46,7 @@ def nemotron_nas(shape: Any, form: str) -> dict[str, Any]:
         "intermediate_size": None,
         "num_key_value_heads": None,
         "vocab_size": shape.vocab,
+        "max_position_embeddings": 131_072,
         "tie_word_embeddings": False,
         "block_configs": [
             half_configs(kv, width, shape.hidden, shape.heads, form)
@@ -62,6 +64,7 @@ def small(tmp_path):
         "num_attention_heads": 4,
         "num_hidden_layers": 3,
         "vocab_size": 512,
+        "max_position_embeddings": 1024,
         "block_configs": [
             half_configs(2, 512, 256, 4, "ffn_mult"),
             half_configs(0, 200, 256, 4, "intermediate_size"),
@@ -107,8 +110,14 @@ def test_multiples_as_published_are_the_published_widths(small, multiple, width)
 
 @given(st.integers(1, 1700).map(lambda n: 256 * n), st.integers(4, 128).map(lambda n: 128 * n))
 def test_every_width_of_256s_survives_its_multiple(width, hidden):
-    entry = half_configs(1, width, hidden, 8, "ffn_mult")
-    assert _Reader("x", {}).ffn(0, entry, hidden).width == width
+    content = {
+        "hidden_size": hidden,
+        "num_attention_heads": 8,
+        "vocab_size": 16,
+        "max_position_embeddings": 16,
+        "block_configs": [half_configs(1, width, hidden, 8, "ffn_mult")],
+    }
+    assert from_deci(content, "x").blocks[0]["ffn"]["intermediate_size"] == width
 
 
 def test_a_file_is_the_model_that_it_describes(small):
@@ -131,19 +140,19 @@ def test_a_file_is_the_model_that_it_describes(small):
 
 WRONG = {
     "model_type": ({"model_type": "llama"}, "has model_type 'llama': give a config.json of"),
-    "blocks": ({"block_configs": []}, "block_configs is missing"),
-    "layers": ({"num_hidden_layers": 2}, "block_configs has 3 entries and num_hidden_layers is 2"),
-    "hidden": ({"hidden_size": None}, "hidden_size is None, give it a whole number"),
-    "head_dim": ({"head_dim": "64"}, "head_dim is '64', give it a whole number"),
+    "blocks": ({"block_configs": []}, "has no block_configs; take the nemotron-nas config.json"),
+    "layers": ({"num_hidden_layers": 2}, "has num_hidden_layers=2, but 3 block_configs"),
+    "hidden": ({"hidden_size": None}, "has hidden_size=None; it must be a whole number >= 1"),
+    "head_dim": ({"head_dim": "64"}, "has head_dim='64'; it must be a whole number >= 1"),
     "group": (
         {"block_configs": [{"attention": {"n_heads_in_group": 3}, "ffn": {"no_op": True}}] * 3},
-        "layer 0: n_heads_in_group is 3, give it a divisor of the 4 heads",
+        "layer 0: n_heads_in_group=3 must divide num_attention_heads=4",
     ),
     "width": (
         {"block_configs": [{"attention": {"no_op": True}, "ffn": {}}] * 3},
-        "layer 0: the FFN has no width",
+        "layer 0: ffn_mult=None must be above 0",
     ),
-    "half": ({"block_configs": [{"attention": {"no_op": True}}] * 3}, "layer 0: ffn is missing"),
+    "half": ({"block_configs": [{"attention": {"no_op": True}}] * 3}, "layer 0: lacks 'ffn'"),
     "windows": (
         {
             "block_configs": [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from adaptive.core.errors import UserError
@@ -114,25 +113,23 @@ def _ffn(option: FFNOption, hidden: int, strict: bool) -> dict[str, Any]:
 # --- from ---
 
 
-def from_deci(raw: Mapping[str, Any], path: Path) -> PuzzleModelConfig:
+def from_deci(raw: Mapping[str, Any], where: str) -> PuzzleModelConfig:
     """Reads the content of a ``config.json``, NVIDIA's published ones or our own.
 
     Args:
         raw: the content.
-        path: of the file, for messages.
+        where: what messages begin with, such as the setting that names the file.
 
     Raises:
         UserError: a field is missing or says what this library does not know.
     """
     entries = raw.get("block_configs")
     if not isinstance(entries, list) or not entries:
-        raise UserError(f"parent: {path} has no block_configs; take the {MODEL_TYPE} config.json")
+        raise UserError(f"{where} has no block_configs; take the {MODEL_TYPE} config.json")
     layers = raw.get("num_hidden_layers", len(entries))
     if layers != len(entries):
-        raise UserError(
-            f"parent: {path} has num_hidden_layers={layers}, but {len(entries)} block_configs"
-        )
-    hidden, heads = _size(raw, "hidden_size", path), _size(raw, "num_attention_heads", path)
+        raise UserError(f"{where} has num_hidden_layers={layers}, but {len(entries)} block_configs")
+    hidden, heads = _size(raw, "hidden_size", where), _size(raw, "num_attention_heads", where)
     blocks = []
     for i, entry in enumerate(entries):
         try:
@@ -140,15 +137,15 @@ def from_deci(raw: Mapping[str, Any], path: Path) -> PuzzleModelConfig:
             blocks.append(BlockOption(attention, _read_ffn(entry["ffn"], hidden)))
         except (KeyError, TypeError, ValueError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"parent: {path}, layer {i}: {reason}") from None
+            raise UserError(f"{where}, layer {i}: {reason}") from None
     bias = bool(raw.get("attention_bias"))
     return PuzzleModelConfig(
-        vocab_size=_size(raw, "vocab_size", path),
+        vocab_size=_size(raw, "vocab_size", where),
         hidden_size=hidden,
         num_attention_heads=heads,
-        head_dim=raw.get("head_dim") or hidden // heads,
+        head_dim=_size(raw, "head_dim", where) if raw.get("head_dim") else hidden // heads,
         hidden_act=raw.get("hidden_act", "silu"),
-        max_position_embeddings=_size(raw, "max_position_embeddings", path),
+        max_position_embeddings=_size(raw, "max_position_embeddings", where),
         rms_norm_eps=raw.get("rms_norm_eps", 1e-6),
         rope_parameters=_rope(raw),
         qkv_bias=bias,
@@ -164,10 +161,10 @@ def from_deci(raw: Mapping[str, Any], path: Path) -> PuzzleModelConfig:
     )
 
 
-def _size(raw: Mapping[str, Any], name: str, path: Path) -> int:
+def _size(raw: Mapping[str, Any], name: str, where: str) -> int:
     value = raw.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"parent: {path} has {name}={value!r}; it must be a whole number >= 1")
+        raise UserError(f"{where} has {name}={value!r}; it must be a whole number >= 1")
     return value
 
 

@@ -140,7 +140,7 @@ def test_llama3_scaling_is_where_either_generation_of_transformers_looks(tmp_pat
     assert config["rope_theta"] == 500000.0 and config["rope_scaling"]["factor"] == 8.0
     assert "rope_theta" not in config["rope_scaling"]
     del config["rope_parameters"]  # as published: before transformers 5
-    assert from_deci(config, path).rope_parameters == rope
+    assert from_deci(config, str(path)).rope_parameters == rope
 
 
 def test_large_children_are_sharded_with_an_index(tmp_path):
@@ -220,9 +220,9 @@ def parameters(config: PuzzleModelConfig) -> int:
     [("nemotron-super-49b", 49_867_145_216), ("nemotron-ultra-253b", 253_401_268_224)],
 )
 def test_published_children_have_their_number_of_parameters(name, count):
-    config = from_deci(published(name), Path("config.json"))
+    config = from_deci(published(name), "config.json")
     assert parameters(config) == count
-    again = from_deci(json.loads(json.dumps(to_deci(config, "bfloat16"))), Path("config.json"))
+    again = from_deci(json.loads(json.dumps(to_deci(config, "bfloat16"))), "config.json")
     assert again.to_dict() == config.to_dict()
     assert parameters(again) == count
 
