@@ -48,8 +48,8 @@ RELEASED_METRICS = ("kl", "lm_loss")
 class DataConfig:
     """Text for calibration, training and validation."""
 
-    # "self" (sampled from the parent: no data set needed), a text file (.txt, .xz), a directory of
-    # them, or the name of a `datasets` data set
+    # "self" (sampled from the parent: no data set needed), "random" (tokens, for timing), a text
+    # file (.txt, .xz), a directory of them, or the name of a `datasets` data set
     calibration: str = "self"
     # the same kinds; null holds out part of the calibration documents
     validation: str | None = None
@@ -222,6 +222,18 @@ class EvaluateConfig:
 
 
 @dataclass
+class RehearsalConfig:
+    """A rehearsal with random weights: how much is run, and for what the full run is forecast."""
+
+    layers: int | None = None  # of the random parent, at full width; null: four, or what fits
+    tokens: int = 32_768  # of calibration
+    distill_tokens: int = 16_384
+    score_tokens: int = 2_048
+    gkd_tokens: int | None = None  # 0 forecasts from local distillation; null: 8192 where it fits
+    gpus: list[int] = field(default_factory=lambda: [1, 8])  # that times are forecast for
+
+
+@dataclass
 class VerifyConfig:
     """Measuring the child against the promise."""
 
@@ -242,6 +254,10 @@ class PuzzleConfig(TaskConfig):
     # the nearest with room
     activations: str = "auto"
     plan_only: bool = False  # price the space from the parent's configuration, load no weights
+    # run every stage with random weights at full width and reduced depth, and say what the full
+    # run will take
+    rehearse: bool = False
+    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     # planning and library=nvlabs: the parent's shape, so that nothing is read
     shape: ShapeConfig | None = None
     # a published child to be priced, and compared with the optimum at its own cost where a library
@@ -306,6 +322,10 @@ class PuzzleConfig(TaskConfig):
             one_of("baselines", name, tuple(BASELINES))
         positive = {
             "data.tokens": self.data.tokens,
+            "rehearsal.tokens": self.rehearsal.tokens,
+            "rehearsal.distill_tokens": self.rehearsal.distill_tokens,
+            "rehearsal.score_tokens": self.rehearsal.score_tokens,
+            "rehearsal.gpus": min(self.rehearsal.gpus, default=0),
             "data.validation_tokens": self.data.validation_tokens,
             "data.batch_size": self.data.batch_size,
             "distill.batch_size": self.distill.batch_size,
@@ -322,6 +342,7 @@ class PuzzleConfig(TaskConfig):
             "gkd.micro_batch": self.gkd.micro_batch,
             "score.top_k": self.score.top_k,
             "evaluate.lm_eval_limit": self.evaluate.lm_eval_limit,
+            "rehearsal.layers": self.rehearsal.layers,
         }
         positive |= {key: value for key, value in optional.items() if value is not None}
         for key, value in positive.items():

@@ -202,6 +202,14 @@ def _hub_texts(name: str, key: str) -> Iterator[str]:
     return (record["text"] for record in data)
 
 
+def random_rows(vocab: int, length: int, tokens: int) -> Rows:
+    """Rows of tokens drawn at random, at least ``tokens`` of them: they take as long as text."""
+    generator = torch.Generator().manual_seed(0)
+    count = -(-tokens // length)
+    ids_NT = torch.randint(vocab, (count, length), generator=generator)
+    return Rows(ids_NT, torch.full((count,), length))
+
+
 @torch.inference_mode()
 def sample_rows(
     model: PuzzleForCausalLM, length: int, tokens: int, batch_size: int, temperature: float = 1.0

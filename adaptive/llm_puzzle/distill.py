@@ -18,7 +18,7 @@ from adaptive.llm_puzzle.config import DistillConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.group_trainer import GroupTrainer, Option, Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
-from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
 from adaptive.llm_puzzle.shapes import shape
 from adaptive.llm_puzzle.space import LayerSpace
 from adaptive.llm_puzzle.walk import LayerActivations, Relay, walk
@@ -63,7 +63,7 @@ def build_library(
         ranks: the processes that share the work; None is one.
     """
     ranks = ranks or Ranks()
-    relay = Relay(ranks, shares([_work(model, layer) for layer in space], ranks.world))
+    relay = Relay(ranks, shares(training_flops(model.config, space), ranks.world))
     together = [g for g in groups(model, space, config, relay) if g[0] in relay.own]
     jobs_of = [
         [option for option in _options(space, group) if _lacking(library, space, group, option)]
@@ -91,15 +91,20 @@ def build_library(
                 log(record)
 
 
-def _work(model: PuzzleForCausalLM, options: LayerSpace) -> float:
-    """FLOPs a token of training a layer's variants, and of passing the layer."""
-    config, parent = model.config, options.parent
-    feed = shape(config, parent.ffn).token_flops()
-    work = shape(config, parent.attention).token_flops() + feed
-    for option in options.variants:
-        work += 3 * shape(config, option).token_flops()
-        work += 2 * feed * isinstance(option, AttentionOption)
-    return float(work)
+def training_flops(config: PuzzleModelConfig, space: Sequence[LayerSpace]) -> list[float]:
+    """FLOPs a token of training the variants of each layer, attention scores left out."""
+    return [
+        float(
+            sum(
+                3 * shape(config, option).token_flops()
+                + 2
+                * isinstance(option, AttentionOption)
+                * shape(config, options.parent.ffn).token_flops()
+                for option in options.variants
+            )
+        )
+        for options in space
+    ]
 
 
 def groups(

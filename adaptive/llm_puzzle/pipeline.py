@@ -29,7 +29,7 @@ from adaptive.llm_puzzle.activations import Store
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.checkpoint import save_child
 from adaptive.llm_puzzle.config import PuzzleConfig
-from adaptive.llm_puzzle.data import Rows, read_rows, sample_rows
+from adaptive.llm_puzzle.data import Rows, random_rows, read_rows, sample_rows
 from adaptive.llm_puzzle.distill import build_library, groups
 from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.export import EXPORTS
@@ -49,6 +49,7 @@ from adaptive.llm_puzzle.parent import (
     parent_directory,
 )
 from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.rehearsal import stages as rehearsal
 from adaptive.llm_puzzle.rounds import rescore, scores_stage
 from adaptive.llm_puzzle.score import ScoreSpeed, inversions, score_library
 from adaptive.llm_puzzle.shapes import DTYPES, stack
@@ -62,6 +63,8 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     """The stages of a Puzzle run, in order."""
     if config.library.source == "nvlabs":
         return released.stages(config, plan.planned_parent(config))
+    if config.rehearse:
+        return rehearsal.stages(config)
     if config.plan_only:
         return plan.stages(config)
     run = Puzzle(config)
@@ -252,9 +255,11 @@ class Puzzle:
 
     def _read(self, ctx: StageContext, parent: Parent, source: str, tokens: int, key: str) -> Rows:
         data = self.config.data
+        length = min(data.length, parent.model.config.max_position_embeddings)
+        if source == "random":
+            return random_rows(parent.model.config.vocab_size, length, tokens)
         if source != "self":
             return read_rows(source, data, tokens, parent.tokenizer, f"data.{key}")
-        length = min(data.length, parent.model.config.max_position_embeddings)
         batches = sample_rows(parent.model, length, tokens, data.batch_size, data.temperature)
         total = -(-tokens // (length * data.batch_size))
         shown = ctx.track(batches, total, "sampling from the parent", unit="batch")

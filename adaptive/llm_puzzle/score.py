@@ -30,7 +30,7 @@ from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.config import ScoreConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.library import Library
-from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
 from adaptive.llm_puzzle.reference import METRICS, Reference
 from adaptive.llm_puzzle.shapes import shape
 from adaptive.llm_puzzle.space import LayerSpace
@@ -125,7 +125,9 @@ def score_library(
     # A pass holds at least four variants, so that small row batches do not leave layers idle.
     batch = max(1, config.batch_tokens // (4 * rows.ids_NT.shape[1]))
     ranks = ranks or Ranks()
-    relay = Relay(ranks, shares(_work(model, space, config.granularity), ranks.world))
+    relay = Relay(
+        ranks, shares(scoring_flops(model.config, space, config.granularity), ranks.world)
+    )
     files = [directory / f"layer_{layer:03d}.json" for layer in range(len(space))]
     # All walk, or none does: who waits for activations that nobody sends waits for ever.
     if ranks.sum(float(sum(not files[layer].is_file() for layer in relay.own))):
@@ -147,10 +149,11 @@ def score_library(
     return scores
 
 
-def _work(model: PuzzleForCausalLM, space: Sequence[LayerSpace], granularity: str) -> list[float]:
+def scoring_flops(
+    config: PuzzleModelConfig, space: Sequence[LayerSpace], granularity: str
+) -> list[float]:
     """FLOPs a token of scoring each layer: of every replacement all layers from it on, the head
     twice, and once the layer itself for those behind it."""
-    config = model.config
     head = 2.0 * config.hidden_size * config.vocab_size
     layers = [
         sum(shape(config, half).token_flops() for half in (own.attention, own.ffn))

@@ -123,3 +123,16 @@ def peak_memory() -> dict[str, int]:
     if torch is not None and torch.cuda.is_initialized():
         peak["cuda"] = torch.cuda.max_memory_allocated()
     return peak
+
+
+def gpu_peak(reset: bool = False) -> int:
+    """Most bytes that this process has had allocated on its GPU since the last reset; 0 if none.
+
+    A GPU that nothing has used yet is left alone.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    if reset:
+        torch.cuda.reset_peak_memory_stats()
+    return int(torch.cuda.max_memory_allocated())

@@ -57,6 +57,7 @@ class Manifest:
         files: see :func:`file_table`.
         summary: flat dotted names to numbers or strings, the stage's part of ``summary.json``.
         seconds: wall time of the attempt that finished it.
+        gpu_bytes: most that this process had allocated on its GPU; 0 without one.
     """
 
     stage: str
@@ -66,6 +67,7 @@ class Manifest:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    gpu_bytes: int = 0
 
     @property
     def result(self) -> str:

@@ -1,0 +1,144 @@
+"""From what a rehearsal took to what the full run will take.
+
+Times are scaled by counted work: of a stage whose work is known in FLOPs the rehearsal gives the
+rate, which holds for the full run as far as its batches are as large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptive.core.run import Manifest
+from adaptive.llm_puzzle.config import PuzzleConfig
+from adaptive.llm_puzzle.distill import training_flops
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
+from adaptive.llm_puzzle.score import scoring_flops
+from adaptive.llm_puzzle.shapes import shape, stack
+from adaptive.llm_puzzle.space import LayerSpace
+
+SHARED = ("library", "scores", "child")
+"""Stages whose work is divided among GPUs."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run whose work can be counted: the rehearsal, or the full one.
+
+    Attributes:
+        config: of the run.
+        model: the parent.
+        space: options of every layer.
+        width: bytes of a weight.
+    """
+
+    config: PuzzleConfig
+    model: PuzzleModelConfig
+    space: Sequence[LayerSpace]
+    width: int
+
+    @property
+    def params(self) -> int:
+        """Of the parent."""
+        return stack(self.model).params()
+
+    def flops(self, stage: str) -> float | None:
+        """Work of a stage; None where it has no formula.
+
+        Calibration is the parent's forward on the validation rows; of global distillation the
+        child is taken to be as large as the parent.
+        """
+        config = self.config
+        if stage == "calibration":
+            return 2.0 * self.params * config.data.validation_tokens
+        if stage == "library":
+            each = training_flops(self.model, self.space)
+            passing = sum(_layer_flops(self.model, options) for options in self.space)
+            return sum(each) * config.distill.tokens + passing * config.data.tokens
+        if stage == "scores":
+            work = scoring_flops(self.model, self.space, config.score.granularity)
+            return sum(work) * config.score.tokens
+        if stage == "child":
+            runs = 1 + len(config.baselines)
+            return runs * 8.0 * self.params * config.gkd.tokens
+        return None
+
+    def library_bytes(self) -> int:
+        """Of all variants on disk."""
+        params = sum(
+            shape(self.model, option).params()
+            for options in self.space
+            for option in options.variants
+        )
+        return params * self.width
+
+    def activation_bytes(self) -> int:
+        """Of the calibration rows' activations, as a walk keeps them."""
+        return 5 * self.config.data.tokens * self.model.hidden_size * self.width
+
+
+def _layer_flops(model: PuzzleModelConfig, options: LayerSpace) -> float:
+    own = options.parent
+    return float(sum(shape(model, half).token_flops() for half in (own.attention, own.ffn)))
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a stage of the rehearsal took: seconds, and most bytes on the GPU (0 without one)."""
+
+    seconds: float
+    gpu_bytes: int
+
+    @staticmethod
+    def of(run: Path) -> dict[str, Taken]:
+        """Of all finished stages of a run directory."""
+        found = {}
+        for directory in sorted((run / "artifacts").iterdir()):
+            manifest = Manifest.read(directory)
+            if manifest is not None and manifest.done:
+                found[manifest.stage] = Taken(manifest.seconds, manifest.gpu_bytes)
+        return found
+
+
+def forecast(
+    rehearsed: Job, full: Job, taken: dict[str, Taken], gpus: Sequence[int]
+) -> list[dict[str, Any]]:
+    """One row a stage: what it took and what it will take.
+
+    Args:
+        rehearsed, full: the two runs.
+        taken: by the rehearsal's stages.
+        gpus: numbers of GPUs to forecast for.
+
+    Returns:
+        Rows with ``stage``, ``seconds``, ``gpu_bytes``, ``factor`` (work of the full run over that
+        of the rehearsal) and ``hours on N GPUs``.
+    """
+    # Global distillation that was not rehearsed is taken to be as fast as the local one was.
+    rate = (rehearsed.flops("library") or 0.0) / max(taken["library"].seconds, 1e-9)
+    rows = []
+    for stage, spent in taken.items():
+        work, whole = rehearsed.flops(stage), full.flops(stage)
+        if not whole:
+            seconds = spent.seconds
+        elif work:
+            seconds = spent.seconds * whole / work
+        else:
+            seconds = whole / max(rate, 1.0)
+        rows.append(
+            {
+                "stage": stage,
+                "seconds": spent.seconds,
+                "gpu_bytes": spent.gpu_bytes,
+                "factor": whole / work if work and whole else None,
+                **{hours_on(n): seconds / 3600 / (n if stage in SHARED else 1) for n in gpus},
+            }
+        )
+    return rows
+
+
+def hours_on(gpus: int) -> str:
+    """The name of a column."""
+    return f"hours on {gpus} GPU{'s' if gpus > 1 else ''}"
