@@ -101,9 +101,8 @@ def test_scores_make_a_frontier(tmp_path):
         tables = dict.fromkeys(("kl", "lm_loss", "cosine"), values)
         scores.append(LayerScores(*labels, tables).to_json())
     (tmp_path / "scores.json").write_text(json.dumps(scores))
-    result = adaptive.load(
-        "puzzle_70b", f"score.path={tmp_path}", "search.frontier=[0.9,0.6]", "budget.memory=null"
-    ).run(tmp_path / "run")
+    settings = [f"score.path={tmp_path}", "search.frontier=[0.9,0.6]", "budget.memory=null"]
+    result = adaptive.load("puzzle_70b", *settings).run(tmp_path / "run")
     assert result.summary["frontier"] == "2 points in frontier.json"
     [path] = result.dir.rglob("frontier.json")
     rows = json.loads(path.read_text())
@@ -111,6 +110,11 @@ def test_scores_make_a_frontier(tmp_path):
     for row, part in zip(rows, (0.6, 0.9), strict=True):
         assert row["latency"] <= part * result.summary["latency.parent.bound"] * (1 + 1e-9)
         assert (row["loss"] - row["bound"]) <= 1e-3 * row["loss"]
+    # An engine that lacks some of the options makes a dearer frontier.
+    settings += ["search.portable=vllm"]
+    result = adaptive.load("puzzle_70b", *settings).run(tmp_path / "portable")
+    [path] = result.dir.rglob("frontier.json")
+    assert json.loads(path.read_text())[0]["loss"] > rows[0]["loss"]
 
 
 def test_a_parent_is_planned_from_its_configuration_alone(parent_dir, tmp_path):

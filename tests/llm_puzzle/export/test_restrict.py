@@ -54,18 +54,18 @@ def test_the_optimum_is_the_best_child_that_the_engine_loads(engine):
     space = space_of(
         SpaceConfig(kv_heads=[2], ffn_fractions=[0.5], ffn_widths=[200], ffn_multiple=8)
     )[:2]
-    problem = problem_of(space)
-    budget = Budget({"latency": "60%"})
-    found = restriction(config(engine), PARENT, space).apply({1: problem}, budget, solver="mip")
-    _, allocation = solve_best(found, budget, solver="mip", gap=0)
-    assert loads(engine, blocks_of(space, allocation.choice))
-    limit = 0.6 * problem.reference_cost["latency"]
-    kept = [
-        problem.total_loss(choice)
-        for choice in map(np.array, itertools.product(*[range(len(s.blocks)) for s in space]))
-        if problem.total(choice)["latency"] <= limit and loads(engine, blocks_of(space, choice))
-    ]
-    assert kept and allocation.loss == pytest.approx(min(kept))
+    every = map(np.array, itertools.product(*[range(len(layer.blocks)) for layer in space]))
+    loadable = [choice for choice in every if loads(engine, blocks_of(space, choice))]
+    found = restriction(config(engine), PARENT, space)
+    budget = Budget({"latency": "70%"})
+    for seed in range(4):
+        problem = problem_of(space, seed)
+        limited = found.apply({1: problem}, budget, solver="mip")
+        _, allocation = solve_best(limited, budget, solver="mip", gap=0)
+        assert loads(engine, blocks_of(space, allocation.choice))
+        limit = 0.7 * problem.reference_cost["latency"]
+        losses = [problem.total_loss(c) for c in loadable if problem.total(c)["latency"] <= limit]
+        assert allocation.loss == pytest.approx(min(losses))
 
 
 def test_the_reference_stays_the_parent_though_it_may_not_load():

@@ -102,24 +102,30 @@ def test_the_table_is_in_the_artefact_the_summary_and_the_report(finished):
         assert row["title"] in page
 
 
-def test_another_engine_searches_again_and_its_child_loads(llama, finished, tmp_path, capsys):
+@pytest.mark.parametrize("engine", ["sglang", "mlx-lm"])
+def test_another_engine_searches_again_and_its_child_loads(
+    engine, llama, finished, tmp_path, capsys
+):
     copied = Path(shutil.copytree(finished.dir, tmp_path / "run"))
     result = run(
-        llama, copied, "export=[hf,nemotron_nas]", "search.portable=sglang", "budget.params=90%"
+        llama, copied, "export=[nemotron_nas]", f"search.portable={engine}", "budget.params=90%"
     )
-    kept = {
-        line[1:].partition("]")[0]
-        for line in capsys.readouterr().err.splitlines()
-        if "done before" in line
-    }
+    lines = capsys.readouterr().err.splitlines()
+    kept = {line[1:].partition("]")[0] for line in lines if "done before" in line}
     assert kept == {"costs", "calibration", "library", "scores"}
-    assert result.summary["export.sglang"] == "yes"
+    assert result.summary[f"export.{engine}"] == "yes"
     assert result.summary["export.llama.cpp"].startswith(("yes, with gguf in export", "no: "))
-    child = parent_config(result.dir / "artifacts" / "child" / "model")
+    artifacts = result.dir / "artifacts"
+    child = parent_config(artifacts / "child" / "model")
     blocks = [BlockOption.from_config(entry) for entry in child.blocks]
-    assert len({b.attention.kv_heads for b in blocks} - {0}) == 1
-    assert blocks[0].attention.kind == "gqa"
-    assert not (result.dir / "artifacts" / "export" / "gguf").exists()
+    assert not any("linear" in (b.attention.kind, b.ffn.kind) for b in blocks)
+    if engine == "sglang":
+        assert len({b.attention.kv_heads for b in blocks} - {0}) == 1
+        assert blocks[0].attention.kind == "gqa"
+    config = json.loads((artifacts / "export" / "nemotron_nas" / "config.json").read_text())
+    for block in config["block_configs"]:
+        assert ("intermediate_size" in block["ffn"]) == (engine == "sglang")
+    assert not (artifacts / "export" / "gguf").exists()
 
 
 def test_more_exports_of_a_finished_run_do_not_distil_again(llama, finished, tmp_path, capsys):
