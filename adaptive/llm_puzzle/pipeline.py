@@ -41,6 +41,7 @@ from adaptive.llm_puzzle.parent import (
     parent_directory,
     weight_files,
 )
+from adaptive.llm_puzzle.quantise import round_child
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.rounds import rescore, scores_stage
 from adaptive.llm_puzzle.score import inversions, score_library
@@ -306,6 +307,7 @@ class Puzzle:
             track=lambda steps, total: ctx.track(steps, total, "distilling", unit="step"),
             log=ctx.log,
         )
+        round_child(child)  # training has moved what has fewer bits off its grid
         after = evaluate(child, rows, size, parent.model)
         if not math.isfinite(after.loss):
             raise UserError(
