@@ -14,50 +14,63 @@ class AttentionOption:
         kind: ``gqa``, ``linear`` or ``no_op``.
         kv_heads: key-value heads of ``gqa``, else 0.
         window: sliding window in tokens, or ``None`` for full causal attention.
+        bits: format of its matrices, ``fp8`` or ``int4``; ``None`` is the model's own.
     """
 
     kind: str
     kv_heads: int = 0
     window: int | None = None
+    bits: str | None = None
 
     @property
     def label(self) -> str:
-        return f"kv{self.kv_heads}" if self.kind == "gqa" else self.kind
+        name = f"kv{self.kv_heads}" if self.kind == "gqa" else self.kind
+        return f"{name}@{self.bits}" if self.bits else name
 
     def to_config(self) -> dict[str, Any]:
         """The entry of ``PuzzleModelConfig.blocks``."""
+        bits = {"bits": self.bits} if self.bits else {}
         if self.kind != "gqa":
-            return {"kind": self.kind}
+            return {"kind": self.kind, **bits}
         window = {"sliding_window": self.window} if self.window else {}
-        return {"kind": "gqa", "num_key_value_heads": self.kv_heads, **window}
+        return {"kind": "gqa", "num_key_value_heads": self.kv_heads, **window, **bits}
 
     @staticmethod
     def from_config(entry: dict[str, Any]) -> AttentionOption:
         return AttentionOption(
-            entry["kind"], entry.get("num_key_value_heads", 0), entry.get("sliding_window")
+            entry["kind"],
+            entry.get("num_key_value_heads", 0),
+            entry.get("sliding_window"),
+            entry.get("bits"),
         )
 
 
 @dataclass(frozen=True)
 class FFNOption:
-    """One feed-forward sub-block: ``mlp`` of some width, ``linear`` or ``no_op``."""
+    """One feed-forward sub-block: ``mlp`` of some width, ``linear`` or ``no_op``.
+
+    ``bits`` is the format of its matrices, as in :class:`AttentionOption`.
+    """
 
     kind: str
     width: int = 0
+    bits: str | None = None
 
     @property
     def label(self) -> str:
-        return f"ffn{self.width}" if self.kind == "mlp" else self.kind
+        name = f"ffn{self.width}" if self.kind == "mlp" else self.kind
+        return f"{name}@{self.bits}" if self.bits else name
 
     def to_config(self) -> dict[str, Any]:
         """The entry of ``PuzzleModelConfig.blocks``."""
+        bits = {"bits": self.bits} if self.bits else {}
         if self.kind != "mlp":
-            return {"kind": self.kind}
-        return {"kind": "mlp", "intermediate_size": self.width}
+            return {"kind": self.kind, **bits}
+        return {"kind": "mlp", "intermediate_size": self.width, **bits}
 
     @staticmethod
     def from_config(entry: dict[str, Any]) -> FFNOption:
-        return FFNOption(entry["kind"], entry.get("intermediate_size", 0))
+        return FFNOption(entry["kind"], entry.get("intermediate_size", 0), entry.get("bits"))
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,10 @@ class SpaceConfig:
     ffn_linear: bool = True
     ffn_no_op: bool = True
     layers: list[int] | None = None  # layers searched; null: all
+    # of the weights, as one more choice for every sub-block: 16 (the run's dtype), 8 (fp8), 4
+    # (int4), rounded after local distillation. Fewer bits are priced in memory; latency is that of
+    # the run's dtype, for weights alone are quantised and no engine here runs them
+    bits: list[int] = field(default_factory=lambda: [16])
 
 
 @dataclass

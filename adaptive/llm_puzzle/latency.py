@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adaptive.core.cost import Block, MeasuredTable, Row, RowKey, decode_contexts
+from adaptive.core.cost import MeasuredTable, Row, RowKey, decode_contexts
 from adaptive.core.cost.table import Phase
 from adaptive.core.engine import Engine, block_subject, engine_call, engine_subject
 from adaptive.core.engine.verify import check_fits, stride_of
@@ -101,7 +101,8 @@ def profile_space(
     """
     whole = stack(model)
     options = dict.fromkeys(option for layer in space for option in (*layer.attention, *layer.ffn))
-    blocks: list[Block] = [shape(model, option) for option in options if option.kind != "no_op"]
+    # Options of fewer bits have the shapes, and the prices, of the others.
+    blocks = list(dict.fromkeys(shape(model, o) for o in options if o.kind != "no_op"))
     blocks += [whole.blocks[0], whole.blocks[-1]]
     engine = functools.cache(lambda: Engine(whole, dtype, clock.device))
     footprint = whole.weight_bytes(dtype)

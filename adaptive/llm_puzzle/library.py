@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from adaptive.core.errors import UserError
 from adaptive.core.run import atomic_path
 from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption, side
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
+from adaptive.llm_puzzle.quantise import rounded
 from adaptive.llm_puzzle.space import LayerSpace
 from adaptive.llm_puzzle.walk import build
 
@@ -101,16 +102,26 @@ class Library:
         """
         variant = build(model, option)
         if option.kind != "no_op":
-            variant.load_state_dict(self._source(model, layer, option))
+            variant.load_state_dict(self.weights(model, layer, option))
         return variant.eval().requires_grad_(False)
 
-    def _source(
+    def weights(
         self, model: PuzzleForCausalLM, layer: int, option: AttentionOption | FFNOption
     ) -> dict[str, torch.Tensor]:
+        """The weights of an option that is no no-op, named as in its layer.
+
+        Args:
+            model: the parent, which its own sub-blocks come from.
+            layer: index.
+            option: of fewer bits, if so, rounded.
+        """
         if option.to_config() == model.config.blocks[layer][side(option)]:
             names = HALVES[side(option)]
             own = model.model.layers[layer].state_dict()
             return {name: weight for name, weight in own.items() if name.startswith(names)}
+        if option.bits is not None:
+            whole = self.weights(model, layer, replace(option, bits=None))
+            return rounded(whole, option.bits)
         return self.state(layer, option)
 
     def records(self, space: Sequence[LayerSpace]) -> Iterator[VariantRecord]:

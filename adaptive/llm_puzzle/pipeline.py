@@ -48,6 +48,7 @@ from adaptive.llm_puzzle.parent import (
     parent_config,
     parent_directory,
 )
+from adaptive.llm_puzzle.quantise import round_child
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.rehearsal import stages as rehearsal
 from adaptive.llm_puzzle.rounds import rescore, scores_stage
@@ -414,6 +415,7 @@ class Puzzle:
             track=lambda steps, total: ctx.track(steps, total, "distilling", unit="step"),
             log=ctx.log,
         )
+        round_child(child)  # training has moved what has fewer bits off its grid
         after = evaluate(child, rows, size, parent.model)
         if not math.isfinite(after.loss):
             raise UserError(

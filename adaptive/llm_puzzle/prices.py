@@ -11,6 +11,7 @@ import numpy as np
 
 from adaptive.core import ChoiceProblem, Workload
 from adaptive.core.cost import Analytic, Block, CostModel, MeasuredTable
+from adaptive.core.cost.block import activation_dtype
 from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.latency import model_key
@@ -77,9 +78,13 @@ class Pricing:
         )
 
     def block_cost(self, block: BlockOption) -> dict[str, float]:
-        """Cost of a layer by resource."""
-        halves = (shape(self.config, block.attention), shape(self.config, block.ffn))
-        return _add(*(self._cost(half) for half in halves))
+        """Cost of a layer by resource.
+
+        Fewer bits save memory (weights alone, scales not counted; the KV cache keeps the
+        activations' dtype). Their latency is that of the run's dtype.
+        """
+        halves = (block.attention, block.ffn)
+        return _add(*(self._cost(shape(self.config, half), half.bits) for half in halves))
 
     def fixed(self) -> dict[str, float]:
         """Cost of what no choice changes: embedding, final norm and head."""
@@ -110,8 +115,9 @@ class Pricing:
     def _latency(self, block: Block) -> dict[str, float]:
         return self.latency.cost(block, self.workload, self.dtype)
 
-    def _cost(self, block: Block) -> dict[str, float]:
-        counts = Analytic().cost(block, self.workload, self.dtype)
+    def _cost(self, block: Block, bits: str | None = None) -> dict[str, float]:
+        counting = Analytic(activation_dtype(self.dtype))
+        counts = counting.cost(block, self.workload, bits or self.dtype)
         latency = {name: self.scale * value for name, value in self._latency(block).items()}
         return {**latency, **counts}
 

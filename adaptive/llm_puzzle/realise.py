@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.library import HALVES, Library
+from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
 
 
@@ -36,7 +36,7 @@ def realise(
     Args:
         parent: gives the embedding, the head, the final norm and every sub-block that is kept.
         blocks: one a layer.
-        library: gives the other sub-blocks.
+        library: gives the other sub-blocks, and rounds those of fewer bits.
     """
     child = random_model(child_config(parent.config, blocks), parent)
     state = {
@@ -45,14 +45,10 @@ def realise(
         if not name.startswith("model.layers.")
     }
     for i, block in enumerate(blocks):
-        own = parent.model.layers[i].state_dict()
-        for half, option in (("attention", block.attention), ("ffn", block.ffn)):
+        for option in (block.attention, block.ffn):
             if option.kind == "no_op":
                 continue
-            if option.to_config() == parent.config.blocks[i][half]:
-                part = {n: w for n, w in own.items() if n.startswith(HALVES[half])}
-            else:
-                part = library.state(i, option)
+            part = library.weights(parent, i, option)
             state |= {f"model.layers.{i}.{name}": weight for name, weight in part.items()}
     child.load_state_dict(state)
     return child.eval().requires_grad_(False)

@@ -145,7 +145,9 @@ def _promise(
             "quantity": "memory (weights and KV cache)",
             "predicted": format_quantity(predicted["memory"], "memory"),
             "measured": format_quantity(checked["memory.child.measured"], "memory"),
-            "error": f"{100 * checked['memory.error']:+.1f} %",
+            "error": "run without quantisation"
+            if checked["memory.error"] is None
+            else f"{100 * checked['memory.error']:+.1f} %",
         },
     ]
     page.section("Predicted and measured").table(

@@ -16,6 +16,7 @@ vocabulary.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -311,7 +312,11 @@ def inversions(scores: list[LayerScores], metric: str = "kl") -> Iterator[Invers
         table_AF = score.values_AF[metric]
         ladders = ((score.attention, table_AF[:, 0], "kv"), (score.ffn, table_AF[0], "ffn"))
         for labels, values, prefix in ladders:
-            rungs = [(n, v) for n, v in zip(labels, values, strict=True) if n.startswith(prefix)]
+            rungs = [
+                (label, value)
+                for label, value in zip(labels, values, strict=True)
+                if re.fullmatch(rf"{prefix}\d+", label)
+            ]
             for (dearer, high), (cheaper, low) in zip(rungs, rungs[1:], strict=False):
                 if low < high:
                     yield Inversion(layer, dearer, cheaper, float(high - low))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from adaptive.core.errors import UserError
@@ -15,6 +15,9 @@ from adaptive.llm_puzzle.blocks import (
     FFNOption,
 )
 from adaptive.llm_puzzle.config import SpaceConfig
+
+# What `space.bits` calls the formats of `core.cost`.
+BITS = {16: None, 8: "fp8", 4: "int4"}
 
 # Widths that keep tensor-core tiles full on a large FFN and vector lanes full on a small one.
 _MULTIPLES = (256, 128, 64, 32, 16, 8)
@@ -42,9 +45,10 @@ class LayerSpace:
 
     @property
     def variants(self) -> list[AttentionOption | FFNOption]:
-        """The sub-blocks that a library has to hold: all but the parent's own and the no-ops."""
+        """The sub-blocks that a library has to hold: all but the parent's own, the no-ops, and
+        those of fewer bits, which are rounded from the others."""
         options = [*self.attention[1:], *self.ffn[1:]]
-        return [option for option in options if option.kind != "no_op"]
+        return [option for option in options if option.kind != "no_op" and option.bits is None]
 
 
 def search_space(config: SpaceConfig, parent: Sequence[BlockOption]) -> list[LayerSpace]:
@@ -56,10 +60,14 @@ def search_space(config: SpaceConfig, parent: Sequence[BlockOption]) -> list[Lay
 
     Raises:
         UserError: a number of KV heads that does not divide the parent's, a width fraction
-            outside (0, 1], or a layer that the parent does not have.
+            outside (0, 1], bits that are not known, or a layer that the parent does not have.
     """
     if config.ffn_multiple is not None and config.ffn_multiple < 1:
         raise UserError(f"space.ffn_multiple={config.ffn_multiple} must be at least 1")
+    if 16 not in config.bits or not set(config.bits) <= set(BITS):
+        raise UserError(
+            f"space.bits={config.bits} must hold 16, the parent's own, and may hold 8 and 4"
+        )
     layers = range(len(parent)) if config.layers is None else config.layers
     for layer in layers:
         if not 0 <= layer < len(parent):
@@ -92,7 +100,14 @@ def _layer_space(config: SpaceConfig, block: BlockOption) -> LayerSpace:
             ffn.append(FFNOption("linear"))
     if config.ffn_no_op and block.ffn.kind != "no_op":
         ffn.append(NO_FFN)
+    for bits in sorted(set(config.bits) - {16}, reverse=True):
+        attention += [replace(o, bits=BITS[bits]) for o in attention if _quantisable(o)]
+        ffn += [replace(o, bits=BITS[bits]) for o in ffn if _quantisable(o)]
     return LayerSpace(tuple(attention), tuple(ffn))
+
+
+def _quantisable(option: AttentionOption | FFNOption) -> bool:
+    return option.kind != "no_op" and option.bits is None
 
 
 def _fewer_kv_heads(config: SpaceConfig, parent: AttentionOption) -> list[AttentionOption]:

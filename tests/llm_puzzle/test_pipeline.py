@@ -290,6 +290,21 @@ def test_interrupted_rounds_go_on_where_they_were(parent_dir, folder, iterated, 
     assert result.summary["additivity.pairs.count"] <= 2
 
 
+def test_bits_are_options_of_the_same_problem(parent_dir, folder, copied):
+    """Half the memory at full speed: only fewer bits can do that."""
+    overrides = ("space.bits=[16,8,4]", "budget.latency=null", "budget.memory=45%")
+    result = experiment(parent_dir, folder, *overrides, "score.granularity=subblock").run(copied)
+    blocks = read(result, "search", "architectures.json")["child"]
+    assert any("bits" in half for block in blocks for half in block.values())
+    summary = result.summary
+    assert summary["memory.child.predicted"] <= 0.45 * summary["memory.parent.predicted"]
+    assert summary["memory.error"] is None
+    assert summary["library.variants"] == 3 * 4  # rounded, not distilled
+    stored = json.loads((result.dir / "artifacts/child/model/config.json").read_text())
+    assert stored["blocks"] == blocks
+    assert "run without quantisation" in result.report.read_text(encoding="utf-8")
+
+
 # --- a run goes on with other settings ---
 
 CHANGES = {
