@@ -2,6 +2,7 @@
 
 costs --------------------------+
 calibration -> library -> scores +-> search -> child, baselines -> verify -> report
+           +-> contexts ---------------------> child, baselines
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ import torch
 
 from adaptive.core import UserError, Workload
 from adaptive.core.cost import Origin
-from adaptive.core.run import Stage, StageContext, atomic_write_json, resolve_device
-from adaptive.llm_puzzle import deploy, plan, report
+from adaptive.core.run import Stage, StageContext, atomic_write_json, resolve_device, say
+from adaptive.llm_puzzle import deploy, judge, plan, report
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.checkpoint import save_child
 from adaptive.llm_puzzle.config import PuzzleConfig
+from adaptive.llm_puzzle.contexts import LongRows, long_rows
 from adaptive.llm_puzzle.data import Rows, read_rows, sample_rows
 from adaptive.llm_puzzle.distill import build_library
-from adaptive.llm_puzzle.evaluate import evaluate
+from adaptive.llm_puzzle.evaluate import check_installed, evaluate
 from adaptive.llm_puzzle.fingerprint import fingerprint, source_fingerprint
-from adaptive.llm_puzzle.gkd import distill_globally
+from adaptive.llm_puzzle.gkd import Checkpoint, distill_globally
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
 from adaptive.llm_puzzle.parent import (
@@ -48,6 +50,8 @@ def stages(config: PuzzleConfig) -> list[Stage]:
         return plan.stages(config)
     run = Puzzle(config)
     _ = run.space  # refused before anything is computed
+    if config.evaluate.lm_eval:
+        check_installed()
     identity = [run.parent_fingerprint, config.dtype]
     text = [config.data, *map(source_fingerprint, run.text_sources)]
     budget = [config.budget, config.search, config.workload, config.cost, config.verify.tighten]
@@ -61,6 +65,9 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             [identity, config.space, config.cost, config.workload, run.batch_sizes, run.origin],
         ),
         Stage("calibration", run.calibrate, (), [identity, text]),
+        Stage(
+            "contexts", run.read_contexts, ("calibration",), [identity, text, *run.lengths.items()]
+        ),
         Stage("library", run.build, ("calibration",), [identity, config.space, config.distill]),
         Stage("scores", run.score, ("calibration", "library"), [config.score]),
         Stage(
@@ -73,8 +80,11 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             Stage(
                 name,
                 run.make_child,
-                ("calibration", "library", "search", *(["child"] if name != "child" else [])),
-                [identity, config.gkd],
+                (
+                    *("calibration", "contexts", "library", "search"),
+                    *(["child"] if name != "child" else []),
+                ),
+                [identity, config.gkd, config.evaluate],
             )
             for name in children
         ),
@@ -82,7 +92,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
         Stage(
             "report",
             run.report,
-            ("library", "scores", "search", "verify", *children),
+            ("contexts", "library", "scores", "search", "verify", *children),
             [config],
         ),
     ]
@@ -135,6 +145,19 @@ class Puzzle:
         work = self.config.workload
         return {batch: Workload(batch, work.prompt, work.output) for batch in self.batch_sizes}
 
+    @property
+    def lengths(self) -> dict[str, tuple[int, int]]:
+        """Rows to read beside those of calibration: name to their length and tokens."""
+        config, most = self.config, self.parent_config.max_position_embeddings
+        wanted = {}
+        if config.evaluate.positions:
+            length = min(config.evaluate.positions * config.data.length, most)
+            wanted["positions"] = (length, config.evaluate.position_tokens)
+        if config.gkd.long.tokens:
+            length = config.gkd.long.length or 4 * config.data.length
+            wanted["long"] = (min(length, most), config.gkd.long.tokens)
+        return wanted
+
     def parent(self, device: str) -> Parent:
         return _load(self.config.parent, self.parent_fingerprint, device, self.config.dtype)
 
@@ -158,10 +181,12 @@ class Puzzle:
             held = self._read(ctx, parent, data.validation, data.validation_tokens, "validation")
         train.save(ctx.dir / "train.safetensors")
         held.save(ctx.dir / "validation.safetensors")
-        quality = evaluate(parent.model, held.to(parent.model.device), data.batch_size)
+        budget = self.config.evaluate.batch_tokens
+        quality = evaluate(parent.model, held.to(parent.model.device), budget)
         ctx.summary(
             {
                 "parent.loss": quality.loss,
+                "parent.ppl": quality.ppl,
                 "parent.params": sum(p.numel() for p in parent.model.parameters()),
                 "data.train_tokens": train.tokens,
                 "data.validation_tokens": held.tokens,
@@ -172,11 +197,47 @@ class Puzzle:
         data = self.config.data
         if source != "self":
             return read_rows(source, data, tokens, parent.tokenizer, f"data.{key}")
-        length = min(data.length, parent.model.config.max_position_embeddings)
-        batches = sample_rows(parent.model, length, tokens, data.batch_size, data.temperature)
-        total = -(-tokens // (length * data.batch_size))
+        return self._sample(ctx, parent, data.length, tokens)
+
+    def _sample(self, ctx: StageContext, parent: Parent, length: int, tokens: int) -> Rows:
+        """Rows that the parent writes itself."""
+        data = self.config.data
+        length = min(length, parent.model.config.max_position_embeddings)
+        size = min(data.batch_size, -(-tokens // length))
+        batches = sample_rows(parent.model, length, tokens, size, data.temperature)
+        total = -(-tokens // (length * size))
         shown = ctx.track(batches, total, "sampling from the parent", unit="batch")
         return Rows.concatenate(list(shown))
+
+    def read_contexts(self, ctx: StageContext) -> None:
+        """Writes rows longer than calibration's, for evaluation by position and the long phase."""
+        about: dict[str, dict[str, Any]] = {}
+        parent = self.parent(ctx.device) if self.lengths else None
+        for name, (length, tokens) in self.lengths.items():
+            assert parent is not None
+            found = self._read_long(ctx, parent, name, length, tokens)
+            found.rows.save(ctx.dir / f"{name}.safetensors")
+            about[name] = {"length": length, "tokens": found.rows.tokens, "joined": found.joined}
+        atomic_write_json(ctx.dir / "contexts.json", about)
+        ctx.summary(
+            {f"data.{name}.{key}": value for name in about for key, value in about[name].items()}
+        )
+
+    def _read_long(
+        self, ctx: StageContext, parent: Parent, name: str, length: int, tokens: int
+    ) -> LongRows:
+        data = self.config.data
+        judging = name == "positions"
+        source, key, part = data.calibration, "data.calibration", slice(None)
+        if judging and data.validation is not None:
+            source, key = data.validation, "data.validation"
+        elif data.validation is None:  # the first rows of calibration were held out
+            held = len(_rows(ctx, "validation"))
+            part = slice(held) if judging else slice(held, None)
+        if source == "self":
+            return LongRows(self._sample(ctx, parent, length, tokens), False)
+        assert parent.tokenizer is not None  # calibration has read text with it
+        return long_rows(source, data, parent.tokenizer, key, length, tokens, part)
 
     def build(self, ctx: StageContext) -> None:
         """Makes the block library."""
@@ -234,25 +295,19 @@ class Puzzle:
         else:
             result = self._distil(ctx, parent, [BlockOption.from_config(b) for b in chosen[name]])
         atomic_write_json(ctx.dir / "quality.json", result)
-        if is_child:
-            ctx.summary({f"child.{key}": value for key, value in result.items()})
-            ctx.summary({"gkd.tokens": result["gkd.tokens"]})
-        else:
-            ctx.summary(
-                {
-                    f"baseline.{name}.loss": result["loss.gkd"],
-                    f"baseline.{name}.loss.bld": result["loss.bld"],
-                    f"baseline.{name}.kl": result["kl.gkd"],
-                }
-            )
+        ctx.summary(
+            judge.child_summary(result) if is_child else judge.baseline_summary(name, result)
+        )
 
     def _distil(
         self, ctx: StageContext, parent: Parent, blocks: list[BlockOption]
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         config, device = self.config, parent.model.device
         child = realise(parent.model, blocks, Library(ctx.input("library")))
-        rows, size = _rows(ctx, "validation").to(device), config.data.batch_size
-        before = evaluate(child, rows, size, parent.model)
+        rows, budget = _rows(ctx, "validation").to(device), config.evaluate.batch_tokens
+        before = evaluate(child, rows, budget, parent.model)
+        checkpoint = Checkpoint(ctx.dir / "gkd.checkpoint", config.gkd.checkpoint_seconds)
+        long = config.gkd.long.tokens > 0
         tokens = distill_globally(
             child,
             parent.model,
@@ -262,23 +317,30 @@ class Puzzle:
             config.seed,
             track=lambda steps, total: ctx.track(steps, total, "distilling", unit="step"),
             log=ctx.log,
+            long_rows=_rows(ctx, "long", "contexts").to(device) if long else None,
+            checkpoint=checkpoint,
         )
-        after = evaluate(child, rows, size, parent.model)
+        after = evaluate(child, rows, budget, parent.model)
         if not math.isfinite(after.loss):
             raise UserError(
                 f"[{ctx.name}] global distillation diverged: lower gkd.learning_rate="
                 f"{config.gkd.learning_rate}, or set dtype=float32"
             )
+        worse = config.gkd.keep_better and after.kl > before.kl
+        if worse:
+            say(
+                f"[{ctx.name}] global distillation made it worse (KL {before.kl:.4f} to "
+                f"{after.kl:.4f}): the child from before is kept, lower gkd.learning_rate"
+            )
+            child = realise(parent.model, blocks, Library(ctx.input("library")))
         save_child(child, parent.tokenizer, ctx.dir / "model")
+        checkpoint.discard()
         return {
-            "loss.bld": before.loss,
-            "loss.gkd": after.loss,
-            "kl.bld": before.kl,
-            "kl.gkd": after.kl,
-            "top1.bld": before.top1,
-            "top1.gkd": after.top1,
+            **judge.compared(before, before if worse else after),
             "params": sum(p.numel() for p in child.parameters()),
             "gkd.tokens": tokens,
+            "gkd.kept": "start" if worse else "end",
+            **judge.beyond(ctx, config.evaluate, child, parent),
         }
 
     def report(self, ctx: StageContext) -> None:
@@ -292,8 +354,8 @@ def _load(name: str, mark: str, device: str, dtype: str) -> Parent:
     return load_parent(name, torch.device(device), getattr(torch, dtype))
 
 
-def _rows(ctx: StageContext, name: str) -> Rows:
-    return Rows.load(ctx.input("calibration") / f"{name}.safetensors")
+def _rows(ctx: StageContext, name: str, stage: str = "calibration") -> Rows:
+    return Rows.load(ctx.input(stage) / f"{name}.safetensors")
 
 
 def _read(path: Path) -> Any:

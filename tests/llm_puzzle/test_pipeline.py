@@ -50,6 +50,14 @@ KEYS = [
     "child.loss.gkd",
     "child.kl.bld",
     "child.kl.gkd",
+    "child.ppl",
+    "child.top5",
+    "child.top10",
+    "child.ppl.1-15",
+    "child.ppl.32-63",
+    "parent.ppl",
+    "parent.ppl.32-63",
+    "gkd.kept",
     "baseline.uniform.loss",
     "baseline.greedy.loss",
     "baseline.random.loss",
@@ -178,11 +186,13 @@ def test_a_second_run_keeps_everything(parent_dir, folder, finished, capsys):
 # --- a run goes on with other settings ---
 
 CHANGES = {
-    "gkd.learning_rate=2e-3": {"calibration", "library", "scores", "costs", "search"},
-    "baselines=[greedy]": {"calibration", "library", "scores", "costs"},
-    "workload.prompt=12": {"calibration", "library", "scores"},
-    "space.attention_no_op=false": {"calibration"},
-    "score.metric=cosine": {"calibration", "library", "costs"},
+    "gkd.learning_rate=2e-3": {"calibration", "contexts", "library", "scores", "costs", "search"},
+    "baselines=[greedy]": {"calibration", "contexts", "library", "scores", "costs"},
+    "workload.prompt=12": {"calibration", "contexts", "library", "scores"},
+    "space.attention_no_op=false": {"calibration", "contexts"},
+    "score.metric=cosine": {"calibration", "contexts", "library", "costs"},
+    "evaluate.positions=0": {"calibration", "library", "scores", "costs", "search"},
+    "gkd.long.tokens=100": {"calibration", "library", "scores", "costs", "search"},
 }
 
 
@@ -298,7 +308,9 @@ def test_bad_input_is_one_sentence_and_leaves_no_artefact(parent_dir, tmp_path, 
 def test_a_budget_out_of_reach_names_the_smallest_that_is_not(parent_dir, folder, copied, capsys):
     with pytest.raises(InfeasibleError, match=r"budget\.latency=1000x") as caught:
         experiment(parent_dir, folder, "budget.latency=1000x").run(copied)
-    assert kept(capsys.readouterr().err) == {"calibration", "library", "scores", "costs"}
+    assert kept(capsys.readouterr().err) == {
+        *("calibration", "contexts", "library", "scores", "costs")
+    }
     # What it says can be had can be had.
     within = f"budget.latency={1.01 * caught.value.reachable:.9f}"
     result = experiment(parent_dir, folder, within, "verify.tighten=0").run(copied)
