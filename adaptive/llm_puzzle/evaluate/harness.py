@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -151,7 +151,7 @@ class Answers:
         count = min(int(options.get("max_gen_toks", 256)), self.room // 2)
         ids = (self.start + self._encode(context))[-(self.room - count) :]
         device = self.model.device
-        found = self.model.generate(
+        found = cast(Any, self.model).generate(
             torch.tensor([ids], device=device),
             attention_mask=torch.ones(1, len(ids), dtype=torch.int64, device=device),
             max_new_tokens=count,
@@ -159,7 +159,7 @@ class Answers:
             pad_token_id=self.start[0],
         )
         new = found[0, len(ids) :]
-        text = self.tokenizer.decode(new, skip_special_tokens=True)
+        text = str(self.tokenizer.decode(new, skip_special_tokens=True))
         return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
 
     def _encode(self, text: str) -> list[int]:

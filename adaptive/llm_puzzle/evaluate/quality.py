@@ -148,4 +148,5 @@ def evaluate(
         tokens += len(scores.loss_P)
         for k in CHOICES:
             agree[k] += int((scores.rank_P < k).sum())
-    return Quality(loss / tokens, kl / tokens, *(agree[k] / tokens for k in CHOICES), tokens)
+    top1, top5, top10 = (agree[k] / tokens for k in CHOICES)
+    return Quality(loss / tokens, kl / tokens, top1, top5, top10, tokens)
