@@ -101,7 +101,7 @@ def _texts(
         if len(ids) + bos < 2:
             continue  # as calibration does: nothing to predict
         rows = 1 if config.document_start is not None else -(-len(ids) // room)
-        if rows > 1 and len(ids) % room + bos == 1:
+        if config.document_start is None and len(ids) % room == 1 and not bos:
             rows -= 1
         low, high = max(start - row, 0), rows if stop is None else min(stop - row, rows)
         row += rows

@@ -20,6 +20,8 @@ from transformers import AutoModelForCausalLM
 import adaptive
 from adaptive.core import InfeasibleError, UserError
 from adaptive.core.run import Result, RunDir, run_stages
+from adaptive.llm_puzzle.data import Rows
+from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.parent import load_parent
 
 SETTINGS = [
@@ -160,7 +162,10 @@ def test_the_child_is_what_the_summary_says(finished):
 
 def test_the_report_is_one_page(finished):
     page = finished.report.read_text(encoding="utf-8")
-    for words in ("Frontier", "Predicted and measured", "Block library", "Global distillation"):
+    for words in (
+        *("Frontier", "Predicted and measured", "Block library", "Global distillation"),
+        *("Loss by position", "rows of distillation, 24 tokens"),
+    ):
         assert words in page
     assert "http://" not in re.sub(r"http://www\.w3\.org[^\"']*", "", page)
 
@@ -197,12 +202,33 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_runs_what_depends_on_it(parent_dir, folder, copied, capsys, change):
+def test_a_change_runs_what_depends_on_it(parent_dir, folder, finished, copied, capsys, change):
     result = experiment(parent_dir, folder, change).run(copied)
     assert kept(capsys.readouterr().err) == CHANGES[change]
     assert result.summary["speedup.predicted"] >= 1.49
+    if change.startswith("gkd.long"):
+        assert result.summary["data.long.length"] == 64  # the parent's positions end there
+        assert result.summary["gkd.tokens"] > finished.summary["gkd.tokens"] + 50
     if change.startswith("baselines"):
         assert "baseline.random.loss" not in result.summary
+
+
+def test_a_distillation_that_harms_is_undone(parent_dir, folder, copied, capsys):
+    change = ("gkd.learning_rate=0.3", "baselines=[]")
+    result = experiment(parent_dir, folder, *change).run(copied)
+    assert result.summary["gkd.kept"] == "start"
+    assert result.summary["child.kl.gkd"] == result.summary["child.kl.bld"]
+    assert "the child from before is kept" in capsys.readouterr().err
+    assert "what it was before is kept" in result.report.read_text(encoding="utf-8")
+    child = load_parent(str(copied / "artifacts/child/model"), torch.device("cpu"), torch.float32)
+    rows = Rows.load(copied / "artifacts" / "calibration" / "validation.safetensors")
+    teacher = load_parent(str(parent_dir), torch.device("cpu"), torch.float32).model
+    found = evaluate(child.model, rows, 1000, teacher)
+    assert found.kl == pytest.approx(result.summary["child.kl.bld"], rel=1e-4)
+    # Told to, it ships what training made.
+    other = experiment(parent_dir, folder, *change, "gkd.keep_better=false").run(copied)
+    assert other.summary["gkd.kept"] == "end"
+    assert other.summary["child.kl.gkd"] > other.summary["child.kl.bld"]
 
 
 def test_the_users_table_of_times_may_go(parent_dir, folder, copied, tmp_path):
@@ -241,6 +267,11 @@ BEFORE_ANYTHING = {
     "baselines=[magic]": "baselines='magic' is unknown",
     "dtype=float8": "dtype='float8' is unknown",
     "workload.batch=0": "workload.batch=0 must be at least 1",
+    "gkd.micro_batch=0": "gkd.micro_batch=0 must be at least 1",
+    "gkd.kl=-1": "gkd.kl=-1.0 must not be negative",
+    "gkd.long.length=64": "gkd.long.length=64 must not be below data.length=128",
+    "evaluate.batch_tokens=0": "evaluate.batch_tokens=0 must be at least 1",
+    "evaluate.lm_eval_limit=0": "evaluate.lm_eval_limit=0 must be at least 1",
 }
 
 
