@@ -67,11 +67,21 @@ class Rows:
         positions = torch.arange(self.ids_NT.shape[1], device=self.ids_NT.device)
         return positions < self.lengths_N[:, None] - 1
 
-    def batches(self, size: int) -> Iterator[Rows]:
-        """All rows once, those of like length together, so that little is padded."""
-        order = self.lengths_N.argsort(stable=True)
-        for chunk in order.split(size):
-            yield self.select(chunk)
+    def token_order(self, budget: int) -> Iterator[torch.Tensor]:
+        """Indices of batches that hold all rows once and ``budget`` tokens at most.
+
+        Padding counts, and a batch holds one row at least. Rows of like length are together.
+        """
+        order = self.lengths_N.argsort(stable=True, descending=True)
+        start, lengths = 0, self.lengths_N[order].tolist()
+        while start < len(order):
+            size = max(1, budget // lengths[start])  # the longest of the batch
+            yield order[start : start + size]
+            start += size
+
+    def token_batches(self, budget: int) -> Iterator[Rows]:
+        """All rows once, in batches of :meth:`token_order`."""
+        return (self.select(index) for index in self.token_order(budget))
 
     def training_indices(self, size: int, steps: int, seed: int) -> Iterator[torch.Tensor]:
         """``steps`` random batches of row indices, epoch after epoch, fixed by the seed alone."""

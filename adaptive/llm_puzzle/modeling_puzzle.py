@@ -14,6 +14,7 @@ size, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -144,9 +145,13 @@ class PuzzleAttention(nn.Module):
         rope: Rope,
         mask: torch.Tensor | None = None,
         cache: Cache | None = None,
+        attend: Callable[..., tuple[torch.Tensor, Any]] | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """What enters the output projection: the heads' outputs side by side, [B, T, N*D]."""
+        """What enters the output projection: the heads' outputs side by side, [B, T, N*D].
+
+        ``attend`` stands in for the attention function that the configuration names.
+        """
         split = (*x_BTH.shape[:-1], -1, self.head_dim)
         q_BTND, k_BTKD = self.q_proj(x_BTH).view(split), self.k_proj(x_BTH).view(split)
         if self.config.qk_norm:
@@ -156,7 +161,7 @@ class PuzzleAttention(nn.Module):
         q_BNTD, k_BKTD = apply_rotary_pos_emb(q_BNTD, k_BKTD, *rope)
         if cache is not None:
             k_BKTD, v_BKTD = cache.update(k_BKTD, v_BKTD, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+        attend = attend or ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation or "eager", eager_attention_forward
         )
         o_BTND, _ = attend(

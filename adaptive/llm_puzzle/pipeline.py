@@ -2,7 +2,8 @@
 
 costs --------------------------+
 calibration -> library -> scores +-> search -> child, baselines -> verify, export -> report
-                                              -> additivity
+           |                                  -> additivity
+           +-> contexts ---------------------> child, baselines
 
 With ``search.rounds`` above 1, ``search_1 -> scores_1 -> search_2 -> ...`` stand between the scores
 and the search (:mod:`adaptive.llm_puzzle.rounds`).
@@ -23,21 +24,22 @@ import torch
 from adaptive.core import UserError, Workload
 from adaptive.core.cost import Origin
 from adaptive.core.hardware import detect
-from adaptive.core.run import Stage, StageContext, atomic_write_json, resolve_device
-from adaptive.llm_puzzle import additivity, deploy, plan, report
+from adaptive.core.run import Stage, StageContext, atomic_write_json, resolve_device, say
+from adaptive.llm_puzzle import additivity, deploy, judge, plan, report
 from adaptive.llm_puzzle.activations import Store
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.checkpoint import save_child
 from adaptive.llm_puzzle.config import PuzzleConfig
+from adaptive.llm_puzzle.contexts import LongRows, long_rows
 from adaptive.llm_puzzle.data import Rows, random_rows, read_rows, sample_rows
 from adaptive.llm_puzzle.distill import build_library, groups
-from adaptive.llm_puzzle.evaluate import evaluate
+from adaptive.llm_puzzle.evaluate import check_installed, evaluate
 from adaptive.llm_puzzle.export import EXPORTS
 from adaptive.llm_puzzle.export.restrict import Restriction, restriction
 from adaptive.llm_puzzle.export.stage import export
 from adaptive.llm_puzzle.fingerprint import fingerprint, source_fingerprint
 from adaptive.llm_puzzle.full_forward import full_forward_seconds
-from adaptive.llm_puzzle.gkd import distill_globally
+from adaptive.llm_puzzle.gkd import Checkpoint, distill_globally
 from adaptive.llm_puzzle.group_trainer import Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
@@ -73,6 +75,8 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     _ = run.restriction
     for name in config.export:
         EXPORTS[name].prepare(run.directory)
+    if config.evaluate.lm_eval:
+        check_installed()
     identity = [run.parent_fingerprint, config.dtype]
     text = [config.data, *map(source_fingerprint, run.text_sources)]
     budget = [config.budget, config.workload, config.cost, config.verify.tighten]
@@ -91,6 +95,9 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             [identity, config.space, config.cost, config.workload, run.batch_sizes, run.origin],
         ),
         Stage("calibration", run.calibrate, (), [identity, text]),
+        Stage(
+            "contexts", run.read_contexts, ("calibration",), [identity, text, *run.lengths.items()]
+        ),
         Stage(
             "library",
             run.build,
@@ -127,8 +134,12 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             Stage(
                 name,
                 run.make_child,
-                ("calibration", "library", "search", *(["child"] if name != "child" else [])),
-                [identity, config.gkd],
+                (
+                    *("calibration", "contexts", "library", "search"),
+                    *(["child"] if name != "child" else []),
+                ),
+                [identity, config.gkd, config.evaluate],
+                parallel=True,
             )
             for name in children
         ),
@@ -144,7 +155,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             "report",
             run.report,
             (
-                *("library", "scores", "search", "additivity", "verify", "export"),
+                *("contexts", "library", "scores", "search", "additivity", "verify", "export"),
                 *children,
                 *(f"{kind}_{i}" for i in range(1, rounds) for kind in ("search", "scores")),
             ),
@@ -214,6 +225,19 @@ class Puzzle:
         work = self.config.workload
         return {batch: Workload(batch, work.prompt, work.output) for batch in self.batch_sizes}
 
+    @property
+    def lengths(self) -> dict[str, tuple[int, int]]:
+        """Rows to read beside those of calibration: name to their length and tokens."""
+        config, most = self.config, self.parent_config.max_position_embeddings
+        wanted = {}
+        if config.evaluate.positions:
+            length = min(config.evaluate.positions * config.data.length, most)
+            wanted["positions"] = (length, config.evaluate.position_tokens)
+        if config.gkd.long.tokens:
+            length = config.gkd.long.length or 4 * config.data.length
+            wanted["long"] = (min(length, most), config.gkd.long.tokens)
+        return wanted
+
     def parent(self, device: str) -> Parent:
         config = self.config
         mark = self.parent_fingerprint
@@ -244,10 +268,12 @@ class Puzzle:
             held = self._read(ctx, parent, data.validation, data.validation_tokens, "validation")
         train.save(ctx.dir / "train.safetensors")
         held.save(ctx.dir / "validation.safetensors")
-        quality = evaluate(parent.model, held.to(parent.model.device), data.batch_size)
+        budget = self.config.evaluate.batch_tokens
+        quality = evaluate(parent.model, held.to(parent.model.device), budget)
         ctx.summary(
             {
                 "parent.loss": quality.loss,
+                "parent.ppl": quality.ppl,
                 "parent.params": stack(parent.model.config).params(),
                 "data.train_tokens": train.tokens,
                 "data.validation_tokens": held.tokens,
@@ -261,10 +287,47 @@ class Puzzle:
             return random_rows(parent.model.config.vocab_size, length, tokens)
         if source != "self":
             return read_rows(source, data, tokens, parent.tokenizer, f"data.{key}")
-        batches = sample_rows(parent.model, length, tokens, data.batch_size, data.temperature)
-        total = -(-tokens // (length * data.batch_size))
+        return self._sample(ctx, parent, data.length, tokens)
+
+    def _sample(self, ctx: StageContext, parent: Parent, length: int, tokens: int) -> Rows:
+        """Rows that the parent writes itself."""
+        data = self.config.data
+        length = min(length, parent.model.config.max_position_embeddings)
+        size = min(data.batch_size, -(-tokens // length))
+        batches = sample_rows(parent.model, length, tokens, size, data.temperature)
+        total = -(-tokens // (length * size))
         shown = ctx.track(batches, total, "sampling from the parent", unit="batch")
         return Rows.concatenate(list(shown))
+
+    def read_contexts(self, ctx: StageContext) -> None:
+        """Writes rows longer than calibration's, for evaluation by position and the long phase."""
+        about: dict[str, dict[str, Any]] = {}
+        parent = self.parent(ctx.device) if self.lengths else None
+        for name, (length, tokens) in self.lengths.items():
+            assert parent is not None
+            found = self._read_long(ctx, parent, name, length, tokens)
+            found.rows.save(ctx.dir / f"{name}.safetensors")
+            about[name] = {"length": length, "tokens": found.rows.tokens, "joined": found.joined}
+        atomic_write_json(ctx.dir / "contexts.json", about)
+        ctx.summary(
+            {f"data.{name}.{key}": value for name in about for key, value in about[name].items()}
+        )
+
+    def _read_long(
+        self, ctx: StageContext, parent: Parent, name: str, length: int, tokens: int
+    ) -> LongRows:
+        data = self.config.data
+        judging = name == "positions"
+        source, key, part = data.calibration, "data.calibration", slice(None)
+        if judging and data.validation is not None:
+            source, key = data.validation, "data.validation"
+        elif data.validation is None:  # the first rows of calibration were held out
+            held = len(_rows(ctx, "validation"))
+            part = slice(held) if judging else slice(held, None)
+        if source == "self":
+            return LongRows(self._sample(ctx, parent, length, tokens), False)
+        assert parent.tokenizer is not None  # calibration has read text with it
+        return long_rows(source, data, parent.tokenizer, key, length, tokens, part)
 
     def build(self, ctx: StageContext) -> None:
         """Makes the block library."""
@@ -385,26 +448,22 @@ class Puzzle:
             result = _read(ctx.input("child") / "quality.json")
         else:
             result = self._distil(ctx, parent, [BlockOption.from_config(b) for b in chosen[name]])
+        if not ctx.ranks.main:
+            return
         atomic_write_json(ctx.dir / "quality.json", result)
-        if is_child:
-            ctx.summary({f"child.{key}": value for key, value in result.items()})
-            ctx.summary({"gkd.tokens": result["gkd.tokens"]})
-        else:
-            ctx.summary(
-                {
-                    f"baseline.{name}.loss": result["loss.gkd"],
-                    f"baseline.{name}.loss.bld": result["loss.bld"],
-                    f"baseline.{name}.kl": result["kl.gkd"],
-                }
-            )
+        ctx.summary(
+            judge.child_summary(result) if is_child else judge.baseline_summary(name, result)
+        )
 
     def _distil(
         self, ctx: StageContext, parent: Parent, blocks: list[BlockOption]
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         config, device = self.config, parent.model.device
         child = realise(parent.model, blocks, Library(ctx.input("library")))
-        rows, size = _rows(ctx, "validation").to(device), config.data.batch_size
-        before = evaluate(child, rows, size, parent.model)
+        rows, budget = _rows(ctx, "validation").to(device), config.evaluate.batch_tokens
+        before = evaluate(child, rows, budget, parent.model) if ctx.ranks.main else None
+        checkpoint = Checkpoint(ctx.dir / "gkd.checkpoint", config.gkd.checkpoint_seconds)
+        long = config.gkd.long.tokens > 0
         tokens = distill_globally(
             child,
             parent.model,
@@ -414,24 +473,34 @@ class Puzzle:
             config.seed,
             track=lambda steps, total: ctx.track(steps, total, "distilling", unit="step"),
             log=ctx.log,
+            long_rows=_rows(ctx, "long", "contexts").to(device) if long else None,
+            checkpoint=checkpoint,
+            ranks=ctx.ranks if ctx.ranks.world > 1 else None,
         )
+        if before is None:
+            return {}
         round_child(child)  # training has moved what has fewer bits off its grid
-        after = evaluate(child, rows, size, parent.model)
+        after = evaluate(child, rows, budget, parent.model)
         if not math.isfinite(after.loss):
             raise UserError(
                 f"[{ctx.name}] global distillation diverged: lower gkd.learning_rate="
                 f"{config.gkd.learning_rate}, or set dtype=float32"
             )
+        worse = config.gkd.keep_better and after.kl > before.kl
+        if worse:
+            say(
+                f"[{ctx.name}] global distillation made it worse (KL {before.kl:.4f} to "
+                f"{after.kl:.4f}): the child from before is kept, lower gkd.learning_rate"
+            )
+            child = realise(parent.model, blocks, Library(ctx.input("library")))
         save_child(child, parent.tokenizer, ctx.dir / "model")
+        checkpoint.discard()
         return {
-            "loss.bld": before.loss,
-            "loss.gkd": after.loss,
-            "kl.bld": before.kl,
-            "kl.gkd": after.kl,
-            "top1.bld": before.top1,
-            "top1.gkd": after.top1,
+            **judge.compared(before, before if worse else after),
             "params": sum(p.numel() for p in child.parameters()),
             "gkd.tokens": tokens,
+            "gkd.kept": "start" if worse else "end",
+            **judge.beyond(ctx, config.evaluate, child, parent),
         }
 
     def report(self, ctx: StageContext) -> None:
@@ -445,8 +514,8 @@ def _load(name: str, mark: str, device: str, dtype: str, layers: int | None) -> 
     return load_parent(name, torch.device(device), getattr(torch, dtype), layers)
 
 
-def _rows(ctx: StageContext, name: str) -> Rows:
-    return Rows.load(ctx.input("calibration") / f"{name}.safetensors")
+def _rows(ctx: StageContext, name: str, stage: str = "calibration") -> Rows:
+    return Rows.load(ctx.input(stage) / f"{name}.safetensors")
 
 
 def _read(path: Path) -> Any:

@@ -56,6 +56,8 @@ def write(ctx: StageContext, config: PuzzleConfig) -> None:
     report_search.solutions(page, ctx)
     report_search.additivity(page, ctx)
     _results(page, results)
+    _positions(page, ctx, config, results)
+    _benchmarks(page, results)
     _exports(page, _read(ctx.input("export") / "compatibility.json"))
     _library(page, ctx, config, load_scores(ctx.input("scores")))
     _training(page, ctx)
@@ -182,11 +184,66 @@ def _results(page: Report, results: Mapping[str, Any]) -> None:
                 "KL before": f"{result['kl.bld']:.4f}",
                 "KL after": f"{result['kl.gkd']:.4f}",
                 "same top choice": f"{100 * result['top1.gkd']:.1f} %",
+                "in the top 5": f"{100 * result['top5.gkd']:.1f} %",
+                "in the top 10": f"{100 * result['top10.gkd']:.1f} %",
                 "parameters": f"{result['params']:,}",
             }
             for name, result in results.items()
         ],
-        "Validation, before and after global distillation.",
+        "Validation, before and after global distillation; how often the child's first choice is "
+        "among the parent's first one, five and ten.",
+    )
+    kept = [name for name, result in results.items() if result["gkd.kept"] == "start"]
+    if kept:
+        page.text(
+            f"Global distillation made {', '.join(kept)} worse; what it was before is kept, and "
+            "both columns say so."
+        )
+
+
+def _positions(
+    page: Report, ctx: StageContext, config: PuzzleConfig, results: Mapping[str, Any]
+) -> None:
+    """Loss by position in rows longer than those of distillation."""
+    measured = {name: r["positions"] for name, r in results.items() if r["positions"]}
+    if not measured:
+        return
+    about = _read(ctx.input("contexts") / "contexts.json")["positions"]
+    curves = {
+        name: [((b["start"] * (b["stop"] - 1)) ** 0.5, b["loss"]) for b in buckets]
+        for name, buckets in measured.items()
+    }
+    buckets = next(iter(measured.values()))
+    middle = [(b["start"] * (b["stop"] - 1)) ** 0.5 for b in buckets]
+    curves["parent"] = [(x, b["parent_loss"]) for x, b in zip(middle, buckets, strict=True)]
+    text = (
+        f"{about['tokens']:,} tokens in rows of {about['length']}, averaged between powers of two."
+    )
+    if about["joined"]:
+        text += " Documents are shorter than that, so each row holds several, one after the other."
+    page.section("Loss by position").figure(
+        curves_plot(
+            curves,
+            x="position in the row (tokens)",
+            y="loss (nats/token)",
+            doublings=True,
+            mark=(f"rows of distillation, {config.data.length} tokens", config.data.length),
+        ),
+        text,
+    )
+
+
+def _benchmarks(page: Report, results: Mapping[str, Any]) -> None:
+    scores = {name: result["lm_eval"] for name, result in results.items() if result["lm_eval"]}
+    if not scores:
+        return
+    scores = {"parent": results["child"]["parent.lm_eval"]} | scores
+    page.section("Benchmarks").table(
+        [
+            {"architecture": name, **{task: f"{value:.4f}" for task, value in row.items()}}
+            for name, row in scores.items()
+        ],
+        "lm-evaluation-harness, through its Python interface.",
     )
 
 

@@ -186,7 +186,7 @@ def compare(
         batch_tokens: tokens at once.
     """
     sums, counts = dict.fromkeys(METRICS, 0.0), dict.fromkeys(METRICS, 0)
-    for part in rows.batches(max(1, batch_tokens // rows.ids_NT.shape[1])):
+    for part in rows.token_batches(batch_tokens):
         finals = (final_states(model, part, len(part)) for model in (parent, child))
         reference = Reference(parent, next(finals), part)
         for name, value in reference.compare(next(finals)[None]).items():

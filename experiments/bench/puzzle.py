@@ -67,7 +67,7 @@ def bench_scoring(
     model: PuzzleForCausalLM, space: list, rows: Any, config: ScoreConfig, rounds: int
 ) -> dict[str, Any]:
     """Seconds a replacement both ways, in turns."""
-    ours, plain = [], []
+    ours, plain, speed = [], [], ScoreSpeed()
     with tempfile.TemporaryDirectory() as scratch:
         library = RandomLibrary(Path(scratch))
         for number in range(rounds + 1):

@@ -20,6 +20,8 @@ from transformers import AutoModelForCausalLM
 import adaptive
 from adaptive.core import InfeasibleError, UserError
 from adaptive.core.run import Result, RunDir, run_stages
+from adaptive.llm_puzzle.data import Rows
+from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.parent import load_parent
 
 SETTINGS = [
@@ -50,6 +52,14 @@ KEYS = [
     "child.loss.gkd",
     "child.kl.bld",
     "child.kl.gkd",
+    "child.ppl",
+    "child.top5",
+    "child.top10",
+    "child.ppl.1-15",
+    "child.ppl.32-63",
+    "parent.ppl",
+    "parent.ppl.32-63",
+    "gkd.kept",
     "baseline.uniform.loss",
     "baseline.greedy.loss",
     "baseline.random.loss",
@@ -178,7 +188,10 @@ def test_the_child_is_what_the_summary_says(finished):
 
 def test_the_report_is_one_page(finished):
     page = finished.report.read_text(encoding="utf-8")
-    for words in ("Frontier", "Predicted and measured", "Block library", "Global distillation"):
+    for words in (
+        *("Frontier", "Predicted and measured", "Block library", "Global distillation"),
+        *("Loss by position", "rows of distillation, 24 tokens"),
+    ):
         assert words in page
     assert "http://" not in re.sub(r"http://www\.w3\.org[^\"']*", "", page)
 
@@ -309,22 +322,49 @@ def test_bits_are_options_of_the_same_problem(parent_dir, folder, copied):
 
 CHANGES = {
     "gkd.learning_rate=2e-3": {
+        *("calibration", "contexts", "library", "scores", "costs", "search", "additivity"),
+    },
+    "baselines=[greedy]": {"calibration", "contexts", "library", "scores", "costs"},
+    "workload.prompt=12": {"calibration", "contexts", "library", "scores"},
+    "space.attention_no_op=false": {"calibration", "contexts"},
+    "score.metric=cosine": {"calibration", "contexts", "library", "costs"},
+    "evaluate.positions=0": {
         *("calibration", "library", "scores", "costs", "search", "additivity"),
     },
-    "baselines=[greedy]": {"calibration", "library", "scores", "costs"},
-    "workload.prompt=12": {"calibration", "library", "scores"},
-    "space.attention_no_op=false": {"calibration"},
-    "score.metric=cosine": {"calibration", "library", "costs"},
+    "gkd.long.tokens=100": {
+        *("calibration", "library", "scores", "costs", "search", "additivity"),
+    },
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_runs_what_depends_on_it(parent_dir, folder, copied, capsys, change):
+def test_a_change_runs_what_depends_on_it(parent_dir, folder, finished, copied, capsys, change):
     result = experiment(parent_dir, folder, change).run(copied)
     assert kept(capsys.readouterr().err) == CHANGES[change]
     assert result.summary["speedup.predicted"] >= 1.49
+    if change.startswith("gkd.long"):
+        assert result.summary["data.long.length"] == 64  # the parent's positions end there
+        assert result.summary["gkd.tokens"] > finished.summary["gkd.tokens"] + 50
     if change.startswith("baselines"):
         assert "baseline.random.loss" not in result.summary
+
+
+def test_a_distillation_that_harms_is_undone(parent_dir, folder, copied, capsys):
+    change = ("gkd.learning_rate=0.3", "baselines=[]")
+    result = experiment(parent_dir, folder, *change).run(copied)
+    assert result.summary["gkd.kept"] == "start"
+    assert result.summary["child.kl.gkd"] == result.summary["child.kl.bld"]
+    assert "the child from before is kept" in capsys.readouterr().err
+    assert "what it was before is kept" in result.report.read_text(encoding="utf-8")
+    child = load_parent(str(copied / "artifacts/child/model"), torch.device("cpu"), torch.float32)
+    rows = Rows.load(copied / "artifacts" / "calibration" / "validation.safetensors")
+    teacher = load_parent(str(parent_dir), torch.device("cpu"), torch.float32).model
+    found = evaluate(child.model, rows, 1000, teacher)
+    assert found.kl == pytest.approx(result.summary["child.kl.bld"], rel=1e-4)
+    # Told to, it ships what training made.
+    other = experiment(parent_dir, folder, *change, "gkd.keep_better=false").run(copied)
+    assert other.summary["gkd.kept"] == "end"
+    assert other.summary["child.kl.gkd"] > other.summary["child.kl.bld"]
 
 
 def test_the_users_table_of_times_may_go(parent_dir, folder, copied, tmp_path):
@@ -367,6 +407,11 @@ BEFORE_ANYTHING = {
     "search.diversity=1.2": "search.diversity=1.2 must lie in 0 to 1",
     "dtype=float8": "dtype='float8' is unknown",
     "workload.batch=0": "workload.batch=0 must be at least 1",
+    "gkd.micro_batch=0": "gkd.micro_batch=0 must be at least 1",
+    "gkd.kl=-1": "gkd.kl=-1.0 must not be negative",
+    "gkd.long.length=64": "gkd.long.length=64 must not be below data.length=128",
+    "evaluate.batch_tokens=0": "evaluate.batch_tokens=0 must be at least 1",
+    "evaluate.lm_eval_limit=0": "evaluate.lm_eval_limit=0 must be at least 1",
 }
 
 
@@ -434,7 +479,9 @@ def test_bad_input_is_one_sentence_and_leaves_no_artefact(parent_dir, tmp_path, 
 def test_a_budget_out_of_reach_names_the_smallest_that_is_not(parent_dir, folder, copied, capsys):
     with pytest.raises(InfeasibleError, match=r"budget\.latency=1000x") as caught:
         experiment(parent_dir, folder, "budget.latency=1000x").run(copied)
-    assert kept(capsys.readouterr().err) == {"calibration", "library", "scores", "costs"}
+    assert kept(capsys.readouterr().err) == {
+        *("calibration", "contexts", "library", "scores", "costs")
+    }
     # What it says can be had can be had.
     within = f"budget.latency={1.01 * caught.value.reachable:.9f}"
     result = experiment(parent_dir, folder, within, "verify.tighten=0").run(copied)

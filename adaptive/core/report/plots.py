@@ -217,7 +217,13 @@ def ladder_plot(
 
 @house_style
 def curves_plot(
-    curves: Mapping[str, Points], *, x: str = "step", y: str = "loss", log: bool = False
+    curves: Mapping[str, Points],
+    *,
+    x: str = "step",
+    y: str = "loss",
+    log: bool = False,
+    doublings: bool = False,
+    mark: tuple[str, float] | None = None,
 ) -> Figure:
     """Training curves.
 
@@ -226,6 +232,8 @@ def curves_plot(
         x: label of the steps.
         y: label of the values.
         log: logarithmic values.
+        doublings: logarithmic steps, to the base of two.
+        mark: name and step of a vertical line.
     """
     figure, axes = canvas(height=3.3)
     for i, (name, values) in enumerate(curves.items()):
@@ -233,6 +241,12 @@ def curves_plot(
         axes.plot(across, up, color=SERIES[i % len(SERIES)], label=name)
     if log:
         axes.set_yscale("log")
+    if doublings:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    if mark:
+        axes.axvline(mark[1], color=MUTED, lw=1.2, ls=(0, (4, 3)))
+        axes.set_title(f"dashed: {mark[0]}", fontsize=8.5, fontweight="normal", color=MUTED)
     axes.set(xlabel=x, ylabel=y)
     if len(curves) > 1:
         axes.legend(loc="best")

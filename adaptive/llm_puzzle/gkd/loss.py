@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from adaptive.llm_puzzle.config import GKDConfig
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.gkd.packing import Batch, pack
+from adaptive.llm_puzzle.gkd.packing import Batch, attend_by_document
 from adaptive.llm_puzzle.head import head_losses
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 
@@ -102,16 +102,21 @@ def hidden_states(
 
     Args:
         model: any decoder.
-        batch: its rows may hold several documents.
+        batch: of its documents, none sees another.
         recompute: computes each layer again in the backward pass.
     """
     inner = model.model
     x_BTH = inner.embed_tokens(batch.ids_BT)
-    masks = inner.masks(x_BTH, batch.positions_BT)
     rope = inner.rotary_emb(x_BTH, position_ids=batch.positions_BT)
+    options: dict[str, Any] = {}
+    masks: dict[int | None, Any] = {}
+    if batch.documents is None:
+        masks = inner.masks(x_BTH, batch.positions_BT)
+    else:
+        options = {"attend": attend_by_document, "documents": batch.documents}
     for i, layer in enumerate(inner.layers, 1):
         run = partial(_again, layer) if recompute else layer
-        x_BTH = run(x_BTH, rope, mask=masks.get(layer.sliding_window))
+        x_BTH = run(x_BTH, rope, mask=masks.get(layer.sliding_window), **options)
         yield inner.norm(x_BTH) if i == len(inner.layers) else x_BTH
 
 
@@ -132,8 +137,8 @@ def _again(module: Callable[..., torch.Tensor], *arguments: Any, **more: Any) ->
 
 
 def gkd_loss(
-    child: PuzzleForCausalLM, parent: PuzzleForCausalLM, rows: Rows, length: int = 0
+    child: PuzzleForCausalLM, parent: PuzzleForCausalLM, rows: Rows, packing: bool = False
 ) -> GKDLoss:
-    """The terms of the loss on some documents, packed into rows of ``length`` unless it is 0."""
-    batch = pack(rows, length)
+    """The terms of the loss on some documents, padded or packed."""
+    batch = Batch.packed(rows) if packing else Batch.padded(rows)
     return GKDLoss.average(Pair(child, parent)(batch), batch.tokens, batch.predicted)

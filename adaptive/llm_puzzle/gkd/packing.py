@@ -1,40 +1,63 @@
-"""Documents laid out in rows without padding between them.
+"""Documents laid out one after the other, with no padding between them.
 
-Training rows are documents of very different lengths. Padded to the longest, most of a batch of
-short stories is padding; packed, several share a row. They do not see one another: positions start
-anew at each document, from which transformers derives a block-diagonal causal mask that every
-attention kernel takes (a row with one document needs none).
+Training rows are documents of very different lengths. Padded to the longest, a large part of a
+batch of short stories is padding; packed, they are one long row, cut up only where a micro-batch
+or a process takes a part of it. Everything but attention works on single tokens and does not
+notice. Positions start anew at each document, and attention runs document by document, which is
+what variable-length flash attention does: no token sees another document, and no work is spent on
+the blocks of a mask that would forbid it.
 
-Shapes: N documents, B rows, T tokens of a row.
+Shapes: N documents, B rows, T tokens of a row, Q query heads, K key-value heads, D head size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from adaptive.llm_puzzle.data import Rows
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that hold one or more documents.
+    """Documents side by side in one row, or padded in a row each.
 
     Attributes:
         ids_BT: int64 tokens, zeros where there are none.
         positions_BT: int64 positions within the document.
         real_BT: True at real tokens.
         target_BT: int64 next tokens, -1 where the document has no next one.
+        documents: lengths of the documents of the one row; ``None`` where each has its own.
     """
 
     ids_BT: torch.Tensor
     positions_BT: torch.Tensor
     real_BT: torch.Tensor
     target_BT: torch.Tensor
+    documents: tuple[int, ...] | None
 
-    def __len__(self) -> int:
-        return len(self.ids_BT)
+    @staticmethod
+    def padded(rows: Rows) -> Batch:
+        """Every document in a row of its own."""
+        return Batch(
+            rows.ids_NT,
+            torch.arange(rows.ids_NT.shape[1], device=rows.ids_NT.device)[None],
+            rows.mask_NT,
+            rows.ids_NT.roll(-1, 1).masked_fill(~rows.predicted_NT, -1),
+            None,
+        )
+
+    @staticmethod
+    def packed(rows: Rows) -> Batch:
+        """All documents in one row."""
+        apart, real_NT = Batch.padded(rows), rows.mask_NT
+        positions_NT = apart.positions_BT.expand_as(real_NT)
+        fields = (rows.ids_NT, positions_NT, real_NT, apart.target_BT)
+        lengths = tuple(rows.lengths_N.tolist())
+        return Batch(*(field[real_NT][None] for field in fields), documents=lengths)
 
     @property
     def tokens(self) -> int:
@@ -46,58 +69,44 @@ class Batch:
         """Tokens whose next one is known."""
         return int((self.target_BT >= 0).sum())
 
-    def split(self, rows: int) -> list[Batch]:
-        """Batches of so many rows, each cut to its longest row."""
-        return [self._cut(slice(start, start + rows)) for start in range(0, len(self), rows)]
-
     def blank(self) -> Batch:
-        """One row of which no token counts: what a rank without work of its own computes."""
-        none_BT = torch.zeros_like(self.real_BT[:1])
-        target_BT = torch.full_like(self.target_BT[:1], -1)
-        return Batch(self.ids_BT[:1], self.positions_BT[:1], none_BT, target_BT)
-
-    def _cut(self, rows: slice) -> Batch:
-        used = int(self.real_BT[rows].any(0).nonzero().max()) + 1
-        fields = (self.ids_BT, self.positions_BT, self.real_BT, self.target_BT)
-        return Batch(*(field[rows, :used] for field in fields))
+        """The same tokens, of which none counts: for a process that has no work of its own."""
+        none_BT, no_target_BT = torch.zeros_like(self.real_BT), torch.full_like(self.target_BT, -1)
+        return Batch(self.ids_BT, self.positions_BT, none_BT, no_target_BT, self.documents)
 
 
-def pack(rows: Rows, length: int) -> Batch:
-    """Lays documents out in as few rows of ``length`` tokens as first-fit decreasing finds.
+def micro_batches(rows: Rows, packing: bool, size: int | None, parts: int = 1) -> list[Batch]:
+    """Lays documents out in batches that are computed one at a time.
 
     Args:
-        rows: one document each, none longer than ``length``.
-        length: of a row. 0 gives every document a row of its own, in the given order.
+        rows: one document each.
+        packing: documents side by side, or padded to the longest of them.
+        size: rows of a batch; packed, so many times the longest document's tokens. ``None``: as
+            few batches as there are parts.
+        parts: at least so many batches, documents permitting: one for each process.
     """
     lengths = rows.lengths_N.tolist()
-    bins = first_fit(lengths, length) if length else [[n] for n in range(len(rows))]
-    width = max(sum(lengths[n] for n in documents) for documents in bins)
-    ids_BT = rows.ids_NT.new_zeros(len(bins), width)
-    # What is behind the last document continues its positions: no real token ever sees it.
-    positions_BT = torch.arange(width, device=ids_BT.device).repeat(len(bins), 1)
-    real_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
-    target_BT = torch.full_like(ids_BT, -1)
-    for b, documents in enumerate(bins):
-        start = 0
-        for n in documents:
-            end = start + lengths[n]
-            ids_BT[b, start:end] = rows.ids_NT[n, : lengths[n]]
-            target_BT[b, start : end - 1] = rows.ids_NT[n, 1 : lengths[n]]
-            positions_BT[b, start:] = torch.arange(width - start, device=ids_BT.device)
-            real_BT[b, start:end] = True
-            start = end
-    return Batch(ids_BT, positions_BT, real_BT, target_BT)
+    if packing:
+        longest = max(lengths)
+        room = longest * size if size else sum(lengths)
+        # Rounding up leaves each part room for its share.
+        bins = first_fit(lengths, max(longest, min(room, -(-sum(lengths) // parts))))
+    else:
+        step = min(size or len(rows), -(-len(rows) // parts))
+        bins = [list(range(n, min(n + step, len(rows)))) for n in range(0, len(rows), step)]
+    make = Batch.packed if packing else Batch.padded
+    return [make(rows.select(torch.tensor(documents))) for documents in bins]
 
 
 def first_fit(lengths: list[int], room: int) -> list[list[int]]:
-    """First-fit decreasing: the longest document first, each into the first row with room for it.
+    """First-fit decreasing: the longest document first, each into the first bin with room for it.
 
-    It needs at most 11/9 of the fewest possible rows, plus one (Johnson 1973).
+    It needs at most 11/9 of the fewest possible bins, plus one (Johnson 1973).
 
     Returns:
-        Indices of documents, row by row.
+        Indices of documents, bin by bin.
     """
-    assert max(lengths) <= room, "a document is longer than a row"
+    assert max(lengths) <= room, "a document is longer than a bin"
     bins: list[list[int]] = []
     free: list[int] = []
     for n in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
@@ -108,3 +117,43 @@ def first_fit(lengths: list[int], room: int) -> list[list[int]]:
         bins[b].append(n)
         free[b] -= lengths[n]
     return bins
+
+
+def attend_by_document(
+    module: Any,
+    q_BQTD: torch.Tensor,
+    k_BKTD: torch.Tensor,
+    v_BKTD: torch.Tensor,
+    mask: None,
+    *,
+    documents: tuple[int, ...],
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each document, in the form of transformers' attention functions.
+
+    Returns:
+        The heads' outputs, [B, T, Q, D], and no attention weights.
+    """
+    assert mask is None
+    parts = []
+    for q, k, v in zip(*(x.split(documents, dim=2) for x in (q_BQTD, k_BKTD, v_BKTD)), strict=True):
+        window = None
+        if sliding_window is not None and q.shape[2] > sliding_window:
+            position = torch.arange(q.shape[2], device=q.device)
+            back = position[:, None] - position
+            window = (back >= 0) & (back < sliding_window)
+        o_BQTD = scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=window,
+            dropout_p=dropout,
+            is_causal=window is None,
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        parts.append(o_BQTD)
+    return torch.cat(parts, dim=2).transpose(1, 2), None

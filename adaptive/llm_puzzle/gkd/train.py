@@ -16,7 +16,7 @@ from adaptive.llm_puzzle.config import GKDConfig
 from adaptive.llm_puzzle.data import Rows, steps_for
 from adaptive.llm_puzzle.gkd.checkpoint import Checkpoint
 from adaptive.llm_puzzle.gkd.loss import GKDLoss, Pair
-from adaptive.llm_puzzle.gkd.packing import Batch, pack
+from adaptive.llm_puzzle.gkd.packing import Batch, micro_batches
 from adaptive.llm_puzzle.gkd.weights import LocalWeights, Weights
 from adaptive.llm_puzzle.group_trainer import schedule
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
@@ -148,24 +148,26 @@ class _Training:
         )
         for _ in range(self.step):  # seen before the interruption
             next(batches)
-        # Rows are as long as the longest document; none is split to fill them.
-        length = int(phase.rows.lengths_N.max()) if self.config.packing else 0
         for index in track(batches, phase.steps - self.step):
             rate = phase.learning_rate * schedule(self.step, phase.steps, self.config.warmup)
-            batch = pack(phase.rows.select(index), length)
-            loss = self._update(batch, rate)
+            documents = phase.rows.select(index)
+            loss = self._update(documents, rate)
             self.step += 1
-            self.tokens += batch.tokens
+            self.tokens += documents.tokens
             terms = {name: float(value) for name, value in vars(loss).items()}
             log(phase.first + self.step - 1, **terms, lr=rate)
             self._save(done=self.step == phase.steps)
 
-    def _update(self, batch: Batch, rate: float) -> GKDLoss:
+    def _update(self, documents: Rows, rate: float) -> GKDLoss:
         """One optimiser step; the loss is averaged over the tokens of all micro-batches."""
-        tokens, predicted = batch.tokens, batch.predicted
+        batches = micro_batches(
+            documents, self.config.packing, self.config.micro_batch, self.ranks.world
+        )
+        tokens = sum(batch.tokens for batch in batches)
+        predicted = sum(batch.predicted for batch in batches)
         sums_4 = torch.zeros(4, device=self.ranks.device)
-        for part in self._share(batch):
-            found_4 = self.pair(part)
+        for batch in self._share(batches):
+            found_4 = self.pair(batch)
             loss = GKDLoss.average(found_4, tokens, predicted).total(self.config)
             # FSDP averages gradients over processes, and these losses are to be added.
             (loss * self.ranks.world).backward()
@@ -178,14 +180,12 @@ class _Training:
         self.weights.publish()
         return GKDLoss.average(self.ranks.sum_tensor(sums_4), tokens, predicted)
 
-    def _share(self, batch: Batch) -> Iterator[Batch]:
+    def _share(self, batches: list[Batch]) -> Iterator[Batch]:
         """This process's micro-batches: as many for all, since they compute in step."""
         rank, world = self.ranks.rank, self.ranks.world
-        rows = self.config.micro_batch or -(-len(batch) // world)
-        parts = batch.split(rows)
-        rounds = -(-len(parts) // world)
-        for number in range(rank, rounds * world, world):
-            yield parts[number] if number < len(parts) else parts[0].blank()
+        for first in range(0, len(batches), world):
+            mine = first + rank
+            yield batches[mine] if mine < len(batches) else batches[0].blank()
 
     def _reset_optimizer(self) -> None:
         matrices = [weight for _, weight in self.weights.named() if weight.ndim >= 2]

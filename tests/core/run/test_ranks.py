@@ -1,16 +1,68 @@
-"""Several processes share a run: how work is divided, and what one process sees of it."""
+"""One process needs no others, several talk in JSON and sums."""
 
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptive.core.errors import UserError
 from adaptive.core.run import LostRank, Ranks, shares
-from adaptive.core.run.ranks import _told, rank_of_environment
+from adaptive.core.run.ranks import _told
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_one_process_is_the_main_one_and_joins_nobody():
+    ranks = Ranks.here("cpu")
+    assert ranks == Ranks(0, 1, "cpu") and ranks.main
+    value, tensor = {"a": [1, None]}, torch.ones(2)
+    assert ranks.broadcast(value) is value and ranks.sum(2.5) == 2.5
+    assert ranks.sum_tensor(tensor) is tensor
+    ranks.barrier()
+    ranks.leave()
+    assert not torch.distributed.is_initialized()
+
+
+def test_half_an_environment_is_a_mistake(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError, match=r"WORLD_SIZE=2 without MASTER_ADDR, MASTER_PORT: .*torchr"):
+        Ranks.here("cpu")
+
+
+PROGRAM = """
+import torch
+from adaptive.core.run.ranks import Ranks
+ranks = Ranks.here("cpu")
+text = ranks.broadcast({"word": "ünïcode", "list": [1, None]} if ranks.main else "ignored")
+assert text == {"word": "ünïcode", "list": [1, None]}, text
+assert ranks.broadcast(None) is None
+assert ranks.sum(0.5 + ranks.rank) == 2.0
+mine = torch.full((2, 2), float(ranks.rank + 1))
+assert ranks.sum_tensor(mine).eq(3).all() and mine.eq(ranks.rank + 1).all()
+assert ranks.main == (ranks.rank == 0) and ranks.world == 2
+ranks.barrier()
+ranks.leave()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run([*start, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def loads(costs: list[float], parts: list[range]) -> list[float]:
@@ -40,22 +92,6 @@ def test_equal_work_is_divided_equally():
     assert shares([1.0] * 8, 4) == [range(i, i + 2) for i in (0, 2, 4, 6)]
     # Scores of early layers pass through more layers than those of late ones.
     assert shares([4.0, 3.0, 2.0, 1.0], 2) == [range(0, 1), range(1, 4)]
-
-
-def test_one_process_needs_nothing(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    ranks = Ranks.here("cpu")
-    assert ranks == Ranks() and ranks.main and rank_of_environment() == 0
-    ranks.barrier()
-    ranks.leave()
-    assert ranks.sum(3.5) == 3.5 and ranks.broadcast({"a": [1]}) == {"a": [1]}
-
-
-def test_half_of_torchruns_environment_is_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(UserError, match=r"^WORLD_SIZE=2 without .*MASTER_ADDR.*torchrun"):
-        Ranks.here("cpu")
 
 
 def test_a_broken_connection_is_a_sentence():

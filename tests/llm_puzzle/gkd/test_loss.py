@@ -13,9 +13,7 @@ from tiny_puzzle import BOS, CHILDREN
 from adaptive.llm_puzzle.config import GKDConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.gkd.loss import TERMS, GKDLoss, Pair, gkd_loss
-from adaptive.llm_puzzle.gkd.packing import first_fit, pack
-
-LENGTH = 20  # of packed rows; documents have 4 to 17 tokens
+from adaptive.llm_puzzle.gkd.packing import Batch, first_fit, micro_batches
 
 
 def test_terms_equal_plain_sums(student, parent, rows):
@@ -64,7 +62,7 @@ def test_packed_rows_have_the_loss_of_single_rows(make_child, parent, rows, name
     torch.manual_seed(3)
     for weight in teacher.parameters():
         weight.add_(0.05 * torch.randn_like(weight))
-    packed = gkd_loss(child, teacher, rows, LENGTH)
+    packed = gkd_loss(child, teacher, rows, packing=True)
     sums, tokens, predicted = torch.zeros(4), 0, 0
     for n, length in enumerate(rows.lengths_N.tolist()):
         one = gkd_loss(child, teacher, rows.select(torch.tensor([n])))
@@ -77,15 +75,31 @@ def test_packed_rows_have_the_loss_of_single_rows(make_child, parent, rows, name
         assert getattr(packed, term).item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-def test_packing_saves_rows_and_keeps_every_token(rows):
-    packed, plain = pack(rows, LENGTH), pack(rows, 0)
-    assert len(plain) == len(rows) and len(packed) < 0.8 * len(rows)
-    assert packed.ids_BT.shape[1] <= LENGTH
-    for batch in (packed, plain):
+def test_packing_drops_padding_and_keeps_every_token(rows):
+    packed, padded = Batch.packed(rows), Batch.padded(rows)
+    assert packed.ids_BT.shape == (1, rows.tokens) and packed.real_BT.all()
+    assert torch.equal(padded.ids_BT, rows.ids_NT)
+    for batch in (packed, padded):
         assert batch.tokens == rows.tokens and batch.predicted == rows.tokens - len(rows)
-        starts_BT = (batch.positions_BT == 0) & batch.real_BT
-        assert (batch.ids_BT[starts_BT] == BOS).all() and starts_BT.sum() == len(rows)
-    assert torch.equal(plain.ids_BT, rows.ids_NT)
+    assert (packed.ids_BT[packed.positions_BT == 0] == BOS).all()
+    assert (packed.positions_BT == 0).sum() == len(rows)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("parts", [1, 2, 7])
+@pytest.mark.parametrize("size", [None, 1, 3, 100])
+def test_micro_batches_hold_every_document_once_and_no_more_than_their_size(
+    rows, packing, parts, size
+):
+    batches = micro_batches(rows, packing, size, parts)
+    assert sum(batch.tokens for batch in batches) == rows.tokens
+    assert sum(batch.predicted for batch in batches) == rows.tokens - len(rows)
+    assert len(batches) >= parts
+    longest = int(rows.lengths_N.max())
+    if size:
+        assert all(batch.ids_BT.numel() <= size * longest for batch in batches)
+    elif parts == 1:
+        assert len(batches) == 1
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(30, 90))
@@ -111,9 +125,9 @@ def gradients(child, parent, batch, **options) -> list[torch.Tensor]:
 
 
 def test_gradients_of_packed_and_recomputed_layers_are_the_plain_ones(student, parent, rows):
-    plain = gradients(student, parent.model, pack(rows, 0))
-    packed = gradients(student, parent.model, pack(rows, LENGTH))
-    again = gradients(student, parent.model, pack(rows, 0), recompute=True)
+    plain = gradients(student, parent.model, Batch.padded(rows))
+    packed = gradients(student, parent.model, Batch.packed(rows))
+    again = gradients(student, parent.model, Batch.padded(rows), recompute=True)
     assert len(plain) == sum(1 for _ in student.parameters())
     for a, b, c in zip(plain, packed, again, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
@@ -121,19 +135,19 @@ def test_gradients_of_packed_and_recomputed_layers_are_the_plain_ones(student, p
 
 
 def test_micro_batches_add_up_and_a_blank_one_adds_nothing(student, parent, rows):
-    whole = pack(rows, LENGTH)
     pair = Pair(student, parent.model)
-    parts = whole.split(3)
-    assert [len(part) for part in parts][:-1] == [3] * (len(parts) - 1)
-    total = sum(pair(part) for part in parts)
-    torch.testing.assert_close(total, pair(whole), rtol=1e-5, atol=1e-6)
-    blank = parts[0].blank()
-    assert blank.tokens == blank.predicted == 0 and pair(blank).abs().max() == 0
+    for packing in (True, False):
+        parts = micro_batches(rows, packing, 3)
+        assert len(parts) > 2
+        total = sum(pair(part) for part in parts)
+        torch.testing.assert_close(total, pair(Batch.padded(rows)), rtol=1e-5, atol=1e-6)
+        blank = parts[0].blank()
+        assert blank.tokens == blank.predicted == 0 and pair(blank).abs().max() == 0
 
 
 def test_random_rows_of_one_token_are_no_exception(student, parent):
     rows = Rows.pack([[BOS], [BOS, 5, 9], [BOS]])
-    found = gkd_loss(student, parent.model, rows, 8)
+    found = gkd_loss(student, parent.model, rows, packing=True)
     assert all(torch.isfinite(value) for value in vars(found).values())
     alone = gkd_loss(student, parent.model, Rows.pack([[BOS]]))
     assert alone.lm == 0 and torch.isfinite(alone.kl)
