@@ -23,7 +23,7 @@ from adaptive.llm_puzzle.rounds import Scored, scores_stage
 from adaptive.llm_puzzle.score import compare
 
 if TYPE_CHECKING:
-    from adaptive.llm_puzzle.pipeline import Puzzle
+    from adaptive.llm_puzzle.puzzle import Puzzle
 
 Pair = tuple[int, int]
 

@@ -40,7 +40,7 @@ from adaptive.llm_puzzle.solutions import best, diverse, table
 from adaptive.llm_puzzle.verify import measure_memory, measure_pair
 
 if TYPE_CHECKING:
-    from adaptive.llm_puzzle.pipeline import Puzzle
+    from adaptive.llm_puzzle.puzzle import Puzzle
 
 
 def latency_of_another_device(config: CostConfig, device: str) -> CostModel:

@@ -32,7 +32,7 @@ from adaptive.llm_puzzle.score import METRICS, LayerScores, compare, load_scores
 from adaptive.llm_puzzle.space import LayerSpace
 
 if TYPE_CHECKING:
-    from adaptive.llm_puzzle.pipeline import Puzzle
+    from adaptive.llm_puzzle.puzzle import Puzzle
 
 
 def part_way(budget: Budget, problem: ChoiceProblem, share: float) -> Budget:

@@ -12,7 +12,7 @@ from adaptive.llm_puzzle.export.formats import EXPORTS
 from adaptive.llm_puzzle.parent import parent_config
 
 if TYPE_CHECKING:
-    from adaptive.llm_puzzle.pipeline import Puzzle
+    from adaptive.llm_puzzle.puzzle import Puzzle
 
 
 def export(run: Puzzle, ctx: StageContext) -> None:

@@ -1,0 +1,88 @@
+"""The stage that puts a child together, distils it globally and says how good it is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from adaptive.core import UserError
+from adaptive.core.run import StageContext, atomic_write_json, say
+from adaptive.llm_puzzle import judge
+from adaptive.llm_puzzle.blocks import BlockOption
+from adaptive.llm_puzzle.checkpoint import save_child
+from adaptive.llm_puzzle.evaluate import evaluate
+from adaptive.llm_puzzle.gkd import Checkpoint, distill_globally
+from adaptive.llm_puzzle.library import Library
+from adaptive.llm_puzzle.parent import (
+    Parent,
+)
+from adaptive.llm_puzzle.puzzle import Puzzle, read_json, rows_of
+from adaptive.llm_puzzle.quantise import round_child
+from adaptive.llm_puzzle.realise import realise
+
+
+def make_child(run: Puzzle, ctx: StageContext) -> None:
+    """Realises a choice, distils it globally and says how good it is before and after."""
+    parent = run.parent(ctx.device)
+    is_child = ctx.name == "child"
+    name = "child" if is_child else ctx.name.removeprefix("baseline_")
+    chosen = read_json(ctx.input("search") / "architectures.json")
+    if chosen[name] is None:
+        return  # the search stage has said why
+    if not is_child and chosen[name] == chosen["child"]:
+        result = read_json(ctx.input("child") / "quality.json")
+    else:
+        result = _distil(run, ctx, parent, [BlockOption.from_config(b) for b in chosen[name]])
+    if not ctx.ranks.main:
+        return
+    atomic_write_json(ctx.dir / "quality.json", result)
+    ctx.summary(judge.child_summary(result) if is_child else judge.baseline_summary(name, result))
+
+
+def _distil(
+    run: Puzzle, ctx: StageContext, parent: Parent, blocks: list[BlockOption]
+) -> dict[str, Any]:
+    config, device = run.config, parent.model.device
+    child = realise(parent.model, blocks, Library(ctx.input("library")))
+    rows, budget = rows_of(ctx, "validation").to(device), config.evaluate.batch_tokens
+    before = evaluate(child, rows, budget, parent.model) if ctx.ranks.main else None
+    checkpoint = Checkpoint(ctx.dir / "gkd.checkpoint", config.gkd.checkpoint_seconds)
+    long = config.gkd.long.tokens > 0
+    tokens = distill_globally(
+        child,
+        parent.model,
+        rows_of(ctx, "train").to(device),
+        config.gkd,
+        # All architectures see the same rows in the same order.
+        config.seed,
+        track=lambda steps, total: ctx.track(steps, total, "distilling", unit="step"),
+        log=ctx.log,
+        long_rows=rows_of(ctx, "long", "contexts").to(device) if long else None,
+        checkpoint=checkpoint,
+        ranks=ctx.ranks if ctx.ranks.world > 1 else None,
+    )
+    if before is None:
+        return {}
+    round_child(child)  # training has moved what has fewer bits off its grid
+    after = evaluate(child, rows, budget, parent.model)
+    if not math.isfinite(after.loss):
+        raise UserError(
+            f"[{ctx.name}] global distillation diverged: lower gkd.learning_rate="
+            f"{config.gkd.learning_rate}, or set dtype=float32"
+        )
+    worse = config.gkd.keep_better and after.kl > before.kl
+    if worse:
+        say(
+            f"[{ctx.name}] global distillation made it worse (KL {before.kl:.4f} to "
+            f"{after.kl:.4f}): the child from before is kept, lower gkd.learning_rate"
+        )
+        child = realise(parent.model, blocks, Library(ctx.input("library")))
+    save_child(child, parent.tokenizer, ctx.dir / "model")
+    checkpoint.discard()
+    return {
+        **judge.compared(before, before if worse else after),
+        "params": sum(p.numel() for p in child.parameters()),
+        "gkd.tokens": tokens,
+        "gkd.kept": "start" if worse else "end",
+        **judge.beyond(ctx, config.evaluate, child, parent),
+    }

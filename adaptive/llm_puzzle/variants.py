@@ -1,0 +1,126 @@
+"""The stages that make and score the block library."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+
+from adaptive.core.hardware import detect
+from adaptive.core.run import StageContext, atomic_write_json
+from adaptive.llm_puzzle.distill import build_library, groups
+from adaptive.llm_puzzle.full_forward import full_forward_seconds
+from adaptive.llm_puzzle.group_trainer import Speed
+from adaptive.llm_puzzle.library import Library, VariantRecord
+from adaptive.llm_puzzle.puzzle import Puzzle, read_json, rows_of
+from adaptive.llm_puzzle.score import ScoreSpeed, inversions, score_library
+from adaptive.llm_puzzle.shapes import DTYPES
+from adaptive.llm_puzzle.stream import StreamedLayers
+
+
+def build(run: Puzzle, ctx: StageContext) -> None:
+    """Makes the block library."""
+    parent, distill = run.parent(ctx.device), run.config.distill
+    space, library = run.space, Library(ctx.dir)
+    rows = rows_of(ctx, "train")
+    largest = max(map(len, groups(parent.model, space, distill)))
+    # Each process tells its own time.
+    timing = ctx.dir / f"speed_{ctx.ranks.rank}.json"
+    speed = Speed(**(read_json(timing) if timing.is_file() else {}))
+
+    def made(record: VariantRecord) -> None:
+        atomic_write_json(timing, asdict(speed))
+        ctx.log(
+            None,
+            layer=record.layer,
+            option=record.option,
+            side=record.side,
+            start=record.loss_start,
+            loss=record.loss,
+            tokens_per_second=speed.tokens / max(speed.seconds, 1e-9),
+        )
+
+    build_library(
+        parent.model,
+        space,
+        rows,
+        distill,
+        library,
+        ctx.seed,
+        run.config.data.batch_size,
+        track=lambda jobs, total: ctx.track(jobs, total, "distilling variants", unit="variant"),
+        log=made,
+        store=run.store(ctx, parent, rows, largest),
+        speed=speed,
+        ranks=ctx.ranks,
+    )
+    total = Speed(
+        int(ctx.ranks.sum(speed.tokens)),
+        ctx.ranks.sum(speed.flops),
+        ctx.ranks.sum(speed.seconds),
+    )
+    if not ctx.ranks.main:
+        return
+    records = list(library.records(space))
+    atomic_write_json(ctx.dir / "library.json", [asdict(record) for record in records])
+    ctx.summary({"library.variants": len(records), **_speed(run, ctx, total)})
+    if records:
+        for name in ("loss_paper", "loss_ridge", "loss"):
+            mean = float(np.mean([getattr(record, name) for record in records]))
+            ctx.summary({f"library.{name}": mean})
+
+
+def _speed(run: Puzzle, ctx: StageContext, speed: Speed) -> dict[str, float | None]:
+    """How fast variants were trained by all processes; how much of a device's peak it was.
+
+    The sums are over processes: their seconds together are seconds of as many devices.
+    """
+    if not speed.seconds:
+        return {"bld.tokens_per_second": None, "bld.mfu": None}
+    peak = detect(ctx.device).peak_flops.get(DTYPES[run.config.dtype])
+    rate = speed.flops / speed.seconds
+    return {
+        "bld.tokens_per_second": ctx.ranks.world * speed.tokens / speed.seconds,
+        "bld.mfu": rate / peak if peak else None,
+    }
+
+
+def score(run: Puzzle, ctx: StageContext) -> None:
+    """Scores every option of every layer."""
+    parent, config = run.parent(ctx.device), run.config.score
+    rows = rows_of(ctx, "validation").first(config.tokens).to(parent.model.device)
+    store = run.store(ctx, parent, rows)
+    timing = ctx.dir / f"speed_{ctx.ranks.rank}.json"
+    speed = ScoreSpeed(**(read_json(timing) if timing.is_file() else {}))
+    library = Library(ctx.input("library"))
+    scores = score_library(
+        parent.model,
+        run.space,
+        library,
+        rows,
+        config,
+        ctx.dir,
+        track=lambda layers, total: ctx.track(layers, total, "scoring", unit="layer"),
+        store=store,
+        ranks=ctx.ranks,
+        speed=speed,
+    )
+    atomic_write_json(timing, asdict(speed))
+    total = ScoreSpeed(int(ctx.ranks.sum(speed.replacements)), ctx.ranks.sum(speed.seconds))
+    if not ctx.ranks.main:
+        return
+    plain = None
+    if not isinstance(parent.model.model.layers, StreamedLayers):
+        plain = full_forward_seconds(parent.model, run.space, library, rows, config.batch_tokens)
+    ctx.summary(
+        {
+            "scoring.replacements": total.replacements,
+            "scoring.speedup_vs_full_forward": plain * total.replacements / total.seconds
+            if plain and total.seconds
+            else None,
+        }
+    )
+    found = list(inversions(scores, config.metric))
+    atomic_write_json(ctx.dir / "inversions.json", [asdict(inversion) for inversion in found])
+    unusable = sum(int(np.isnan(s.values_AF[config.metric]).sum()) for s in scores)
+    ctx.summary({"scores.inversions": len(found), "scores.not_finite": unusable})
