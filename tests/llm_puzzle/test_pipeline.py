@@ -528,11 +528,15 @@ main()
 
 
 def start(parent_dir: Path, folder: Path, run: Path, stage: str, delay: float) -> int:
-    """The command line in a process that SIGKILL ends ``delay`` seconds into a stage."""
+    """The command line in a process that SIGKILL ends ``delay`` seconds into a stage.
+
+    It has as many threads as this one: sums over threads round differently.
+    """
     done = subprocess.run(
         [sys.executable, "-c", KILLED, stage, str(delay), "+exp=puzzle_tiny"]
         + [f"parent={parent_dir}", f"cost.table={folder / 'table.csv'}", *SETTINGS]
         + [f"hydra.run.dir={run}"],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         capture_output=True,
         text=True,
     )

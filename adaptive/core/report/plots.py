@@ -248,7 +248,9 @@ def curves_plot(
         axes.axvline(mark[1], color=MUTED, lw=1.2, ls=(0, (4, 3)))
         axes.set_title(f"dashed: {mark[0]}", fontsize=8.5, fontweight="normal", color=MUTED)
     axes.set(xlabel=x, ylabel=y)
-    if len(curves) > 1:
+    if len(curves) > 3:  # room inside is for the curves
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    elif len(curves) > 1:
         axes.legend(loc="best")
     return figure
 

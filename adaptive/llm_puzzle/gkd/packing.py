@@ -101,7 +101,7 @@ def micro_batches(rows: Rows, packing: bool, size: int | None, parts: int = 1) -
 def first_fit(lengths: list[int], room: int) -> list[list[int]]:
     """First-fit decreasing: the longest document first, each into the first bin with room for it.
 
-    It needs at most 11/9 of the fewest possible bins, plus one (Johnson 1973).
+    It needs at most 11/9 of the fewest possible bins, plus one (Yue 1991).
 
     Returns:
         Indices of documents, bin by bin.
