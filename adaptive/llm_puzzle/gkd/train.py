@@ -40,8 +40,8 @@ def distill_globally(
     """Trains the child in place: on ``rows``, then on ``long_rows`` where ``config.long`` says so.
 
     The same seed gives the same weights, bit for bit on one machine with as many threads, also when
-    a training that was killed goes on from its checkpoint. Neither packing nor micro-batches change what a step computes, and several
-    processes compute the same steps up to rounding.
+    a training that was killed goes on from its checkpoint. Neither packing nor micro-batches change
+    what a step computes, and several processes compute the same steps up to rounding.
 
     Args:
         child: every weight is trained; all processes end with the same ones.
