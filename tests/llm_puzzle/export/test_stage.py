@@ -112,7 +112,7 @@ def test_another_engine_searches_again_and_its_child_loads(
     )
     lines = capsys.readouterr().err.splitlines()
     kept = {line[1:].partition("]")[0] for line in lines if "done before" in line}
-    assert kept == {"costs", "calibration", "library", "scores"}
+    assert kept == {"costs", "calibration", "contexts", "library", "scores"}
     assert result.summary[f"export.{engine}"] == "yes"
     assert result.summary["export.llama.cpp"].startswith(("yes, with gguf in export", "no: "))
     artifacts = result.dir / "artifacts"

@@ -42,6 +42,7 @@ def arch(tmp_path):
             "num_attention_heads": 4,
             "vocab_size": 512,
             "num_hidden_layers": len(pairs),
+            "max_position_embeddings": 4096,
             "block_configs": halves,
         }
         path = tmp_path / "config.json"

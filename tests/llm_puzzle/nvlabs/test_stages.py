@@ -284,6 +284,7 @@ def test_layers_of_a_child_that_are_not_in_the_library_are_named(library, tmp_pa
                 "hidden_size": 256,
                 "num_attention_heads": 4,
                 "vocab_size": 512,
+                "max_position_embeddings": 4096,
                 "block_configs": halves,
             }
         )
