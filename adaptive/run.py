@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import signal
@@ -35,8 +36,14 @@ def following(arguments: list[str]) -> None:
     """Takes part, as one of several processes, in the run that the main one directs."""
     if {"-m", "--multirun"} & set(arguments):
         raise UserError("several processes share one run, not a sweep: leave --multirun out")
-    name, *others = sorted(arguments, key=lambda argument: not argument.startswith("+exp="))
-    load(name.removeprefix("+exp="), *others).run()
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--config-dir", "-cd")
+    known, others = flags.parse_known_args(arguments)
+    names = [other for other in others if other.startswith("+exp=")]
+    if not names:
+        raise UserError("no experiment is named: add +exp=NAME")
+    others = [other for other in others if other not in names]
+    load(names[0].removeprefix("+exp="), *others, config_dir=known.config_dir).run()
 
 
 def main() -> None:

@@ -13,8 +13,11 @@ from typing import TypeVar
 
 import torch
 
+from adaptive.core.run.atomic import TEMPORARY
+
 T = TypeVar("T")
 
+CGROUP = Path("/sys/fs/cgroup")
 PLACES = ("device", "host", "disk")
 SHARES = {"device": 0.3, "host": 0.5}
 """Of the free memory that activations may take when the place is chosen for them."""
@@ -27,9 +30,21 @@ def free_memory(device: torch.device) -> float:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             sizes = dict(line.split(":") for line in file)
-        return 1024.0 * int(sizes["MemAvailable"].split()[0])
+        free = 1024.0 * int(sizes["MemAvailable"].split()[0])
     except (OSError, KeyError, ValueError):  # not Linux
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return min(free, _container_memory())
+
+
+def _container_memory() -> float:
+    """Bytes that a container still allows (cgroup version 2); infinite outside of one."""
+    try:
+        limit, used = (
+            int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current")
+        )
+    except (OSError, ValueError):  # none, or "max"
+        return float("inf")
+    return float(max(0, limit - used))
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,10 @@ class Store:
         """
         if place == "auto":
             place = "disk"
-            if nbytes <= SHARES["host"] * free_memory(torch.device("cpu")):
+            # Processes on one host choose at the same time; pinned blocks are powers of two.
+            beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            pinned = 2.0 if device.type == "cuda" else 1.0
+            if pinned * nbytes * beside <= SHARES["host"] * free_memory(torch.device("cpu")):
                 place = "host"
             if nbytes <= SHARES["device"] * free_memory(device):
                 place = "device"
@@ -73,13 +91,15 @@ class Store:
         if self.place == "host":
             pinned = self.device.type == "cuda"
             return torch.empty(*shape, dtype=dtype, pin_memory=pinned)
-        handle, name = tempfile.mkstemp(prefix="activations-", dir=self.directory)
-        os.close(handle)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=self.directory)
         try:
+            # Without this a full disk would end the process at some write, without a word.
+            os.posix_fallocate(handle, 0, max(1, prod(shape) * dtype.itemsize))
             flat = torch.from_file(name, shared=True, size=prod(shape), dtype=dtype)
         finally:
             # The mapping keeps the space; whatever ends the process gives it back.
             os.unlink(name)
+            os.close(handle)
         return flat.view(*shape)
 
 

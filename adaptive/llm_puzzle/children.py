@@ -36,6 +36,7 @@ def make_child(run: Puzzle, ctx: StageContext) -> None:
     if not ctx.ranks.main:
         return
     atomic_write_json(ctx.dir / "quality.json", result)
+    _checkpoint(run, ctx).discard()  # not before all that depends on it is safe
     ctx.summary(judge.child_summary(result) if is_child else judge.baseline_summary(name, result))
 
 
@@ -43,10 +44,12 @@ def _distil(
     run: Puzzle, ctx: StageContext, parent: Parent, blocks: list[BlockOption]
 ) -> dict[str, Any]:
     config, device = run.config, parent.model.device
+    shared = ctx.ranks.world > 1
     child = realise(parent.model, blocks, Library(ctx.input("library")))
     rows, budget = rows_of(ctx, "validation").to(device), config.evaluate.batch_tokens
     before = evaluate(child, rows, budget, parent.model) if ctx.ranks.main else None
-    checkpoint = Checkpoint(ctx.dir / "gkd.checkpoint", config.gkd.checkpoint_seconds)
+    if shared:  # each process takes its part to its device, and leaves the rest in main memory
+        child.to("cpu")  # pyrefly: ignore[bad-argument-type]
     long = config.gkd.long.tokens > 0
     tokens = distill_globally(
         child,
@@ -58,11 +61,12 @@ def _distil(
         track=lambda steps, total: ctx.track(steps, total, "distilling", unit="step"),
         log=ctx.log,
         long_rows=rows_of(ctx, "long", "contexts").to(device) if long else None,
-        checkpoint=checkpoint,
-        ranks=ctx.ranks if ctx.ranks.world > 1 else None,
+        checkpoint=_checkpoint(run, ctx),
+        ranks=ctx.ranks if shared else None,
     )
     if before is None:
         return {}
+    child.to(device)  # pyrefly: ignore[bad-argument-type]
     round_child(child)  # training has moved what has fewer bits off its grid
     after = evaluate(child, rows, budget, parent.model)
     if not math.isfinite(after.loss):
@@ -78,7 +82,6 @@ def _distil(
         )
         child = realise(parent.model, blocks, Library(ctx.input("library")))
     save_child(child, parent.tokenizer, ctx.dir / "model")
-    checkpoint.discard()
     return {
         **judge.compared(before, before if worse else after),
         "params": sum(p.numel() for p in child.parameters()),
@@ -86,3 +89,8 @@ def _distil(
         "gkd.kept": "start" if worse else "end",
         **judge.beyond(ctx, config.evaluate, child, parent),
     }
+
+
+def _checkpoint(run: Puzzle, ctx: StageContext) -> Checkpoint:
+    """Where an unfinished distillation waits."""
+    return Checkpoint(ctx.dir / "gkd.checkpoint", run.config.gkd.checkpoint_seconds)

@@ -10,7 +10,7 @@ from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
-from adaptive.llm_puzzle.reference import next_token_loss, sums
+from adaptive.llm_puzzle.reference import Reference
 from adaptive.llm_puzzle.space import LayerSpace
 
 SAMPLES = 3  # layers at which replacements are timed
@@ -24,10 +24,11 @@ def full_forward_seconds(
     rows: Rows,
     batch_tokens: int,
 ) -> float | None:
-    """Median seconds that a replacement takes with all layers and all logits, on all rows.
+    """Median seconds that a replacement takes with all layers, on all rows.
 
-    The parent's last hidden states are taken to be known, and the replaced layer to be at hand: a
-    loop that loads both again is slower. Timed on one batch, at a few layers.
+    The parent's last hidden states are taken to be known, the replaced layer to be at hand, and
+    logits to be compared as ours are: a loop that does these again is slower. Timed on one batch,
+    at a few layers.
 
     Args:
         model: the parent, with all of its layers on the device.
@@ -79,12 +80,8 @@ def _replacement(
         child_BTH = model.model(batch.ids_NT, use_cache=False).last_hidden_state
     finally:
         model.model.layers[layer] = own
-    mask_BT = batch.mask_NT
-    logp_MV = model.lm_head(parent_BTH[mask_BT]).float().log_softmax(-1)
-    following_BT = torch.nn.functional.pad(batch.ids_NT[:, 1:], (0, 1))
-    target_M = following_BT.masked_fill(~batch.predicted_NT, -1)[mask_BT]
-    kl, loss = sums(logp_MV, model.lm_head(child_BTH[mask_BT]), target_M)
-    return kl.item(), (loss - next_token_loss(logp_MV, target_M)).item()
+    found = Reference(model, parent_BTH, batch).compare(child_BTH[None])
+    return found["kl"].item(), found["lm_loss"].item()
 
 
 def _now(model: PuzzleForCausalLM) -> float:

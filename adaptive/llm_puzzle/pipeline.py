@@ -94,6 +94,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
                     partial(rescore, run, index=index),
                     ("calibration", "library", f"search_{index}"),
                     [identity, config.score],
+                    parallel=True,
                 ),
             )
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,17 @@ class Puzzle:
         return Store.choose(self.config.activations, nbytes, parent.model.device, ctx.dir)
 
 
-@lru_cache(maxsize=1)
+_LOADED: dict[tuple[str, str, str, str, int | None], Parent] = {}
+"""The parent in use; the key holds its fingerprint, which tells changed files from known ones."""
+
+
 def _load(name: str, mark: str, device: str, dtype: str, layers: int | None) -> Parent:
-    """The parent, kept for the stages to come; ``mark`` tells changed files from cached ones."""
-    return load_parent(name, torch.device(device), getattr(torch, dtype), layers)
+    """The parent, kept for the stages to come; another one goes before its weights are read."""
+    key = name, mark, device, dtype, layers
+    if key not in _LOADED:
+        _LOADED.clear()
+        _LOADED[key] = load_parent(name, torch.device(device), getattr(torch, dtype), layers)
+    return _LOADED[key]
 
 
 def rows_of(ctx: StageContext, name: str, stage: str = "calibration") -> Rows:

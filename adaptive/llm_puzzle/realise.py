@@ -29,26 +29,35 @@ def random_model(config: PuzzleModelConfig, like: PuzzleForCausalLM) -> PuzzleFo
 
 @torch.no_grad()
 def realise(
-    parent: PuzzleForCausalLM, blocks: Sequence[BlockOption], library: Library
+    parent: PuzzleForCausalLM,
+    blocks: Sequence[BlockOption],
+    library: Library,
+    device: torch.device | str | None = None,
 ) -> PuzzleForCausalLM:
-    """A child model with its own copy of all weights.
+    """A child model with its own copy of all weights; nothing else is held but a layer's parts.
 
     Args:
         parent: gives the embedding, the head, the final norm and every sub-block that is kept.
         blocks: one a layer.
         library: gives the other sub-blocks, and rounds those of fewer bits.
+        device: of the child; None is the parent's.
     """
-    child = random_model(child_config(parent.config, blocks), parent)
-    state = {
-        name: weight
-        for name, weight in parent.state_dict().items()
-        if not name.startswith("model.layers.")
-    }
+    device = device or parent.device
+    with torch.device("meta"):
+        child = PuzzleForCausalLM(child_config(parent.config, blocks))
+    child.to_empty(device=device)
+    child.to(parent.dtype)  # pyrefly: ignore[bad-argument-type]
+    child.model.rotary_emb = copy.deepcopy(parent.model.rotary_emb).to(device)
+    child.tie_weights()
+    for name, weight in parent.named_parameters():
+        if not name.startswith("model.layers."):
+            child.get_parameter(name).copy_(weight)
     for i, block in enumerate(blocks):
+        layer, names = child.model.layers[i], set()
         for option in (block.attention, block.ffn):
-            if option.kind == "no_op":
-                continue
-            part = library.weights(parent, i, option)
-            state |= {f"model.layers.{i}.{name}": weight for name, weight in part.items()}
-    child.load_state_dict(state)
+            if option.kind != "no_op":
+                for name, weight in library.weights(parent, i, option).items():
+                    layer.get_parameter(name).copy_(weight)
+                    names.add(name)
+        assert names == {name for name, _ in layer.named_parameters()}
     return child.eval().requires_grad_(False)

@@ -125,6 +125,8 @@ def rescore(run: Puzzle, ctx: StageContext, index: int) -> None:
         ctx.dir,
         track=lambda layers, total: ctx.track(layers, total, "scoring", unit="layer"),
         parent=parent,
+        store=run.store(ctx, run.parent(ctx.device), rows),
+        ranks=ctx.ranks,
     )
     ctx.summary(
         {

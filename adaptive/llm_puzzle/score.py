@@ -106,6 +106,7 @@ def score_library(
     store: Store | None = None,
     ranks: Ranks | None = None,
     speed: ScoreSpeed | None = None,
+    log: Callable[[ScoreSpeed], None] = lambda _: None,
 ) -> list[LayerScores]:
     """Scores every option of every layer and writes ``scores.json``.
 
@@ -122,6 +123,7 @@ def score_library(
         store: where activations wait; None keeps them on the model's device.
         ranks: the processes that share the layers; all of them get all scores.
         speed: is added to.
+        log: called with it after each layer.
     """
     # A pass holds at least four variants, so that small row batches do not leave layers idle.
     batch = max(1, config.batch_tokens // (4 * rows.ids_NT.shape[1]))
@@ -142,6 +144,7 @@ def score_library(
                 atomic_write_json(file, layer(rows, config, batch, final_NTH).to_json())
                 if speed:
                     speed.add(layer.replacements(config), time.perf_counter() - begun)
+                    log(speed)
             begun = time.perf_counter()
     ranks.barrier()
     scores = [LayerScores.from_json(json.loads(f.read_text(encoding="utf-8"))) for f in files]

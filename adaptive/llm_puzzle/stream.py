@@ -1,7 +1,8 @@
 """Layers of a parent that does not fit the device, read from its checkpoint when they are used.
 
 Puzzle looks at a parent layer by layer, many times over and always in order. So a few layers on the
-device are enough: while one computes, a thread reads the next.
+device are enough: while one computes, a thread reads the next. A walk over all rows reads each
+layer once; scoring reads all layers behind the one that is scored for every batch of rows.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class StreamedLayers(nn.Module):
         """Lets layers go until so many more fit: the latest used, save the current one."""
         while len(self._held) + count > self.room - (self._coming is not None):
             by_use = list(self._held)
-            del self._held[by_use[-2] if len(by_use) > 1 else by_use[-1]]
+            del self._held[by_use[-2]]  # there are two: room is for LEAST
 
     @torch.inference_mode(False)  # an evaluation may read what a training will look at later
     @torch.no_grad()
@@ -133,5 +134,5 @@ class StreamedLayers(nn.Module):
     def _on_device(self, weight: torch.Tensor) -> torch.Tensor:
         if self._side is not None:
             # Copies from pageable memory wait for the device's queue, and hold up everybody.
-            weight = weight.pin_memory()
+            weight = weight.to(self.dtype).pin_memory()
         return weight.to(self.device, self.dtype, non_blocking=True)

@@ -43,18 +43,17 @@ class Trainee(nn.Module):
         super().__init__()
         self.attends = isinstance(option, AttentionOption)
         self.size, self.positions = len(modules), positions
-        # Plain lists: neither the variants nor the parent are submodules.
+        # In lists, so that neither the variants nor the parent become submodules.
         self._modules_out, self._layers = list(modules), list(layers)
         self.dtype = next(modules[0].parameters()).dtype
-        self.low = self.dtype in (torch.bfloat16, torch.float16)
+        self.low = self.dtype == torch.bfloat16
         states = [dict(module.named_parameters()) for module in modules]
         self._names = list(states[0])
         self.weights = nn.ParameterList(
             nn.Parameter(torch.stack([state[name] for state in states]).float())
             for name in self._names
         )
-        self._shape = modules[0]
-        if self.size > 1:
+        if self.size > 1 and self.attends:
             self._feeds = [_Feed(layer) for layer in layers]
             self._partners, _ = stack_module_state(self._feeds)  # type: ignore[arg-type]
 
@@ -81,16 +80,16 @@ class Trainee(nn.Module):
     ) -> torch.Tensor:
         if not self.attends:
             state_MH = state_BTH.flatten(0, 1).index_select(0, tokens_M)
-            return _call(_Feed(self._shape), weights, state_MH)
-        mid_BTH = _call(_Attend(self._shape, self.positions), weights, state_BTH)
+            return _call(_Feed(self._modules_out[0]), weights, state_MH)
+        mid_BTH = _call(_Attend(self._modules_out[0], self.positions), weights, state_BTH)
         return self._layers[0].feed(mid_BTH.flatten(0, 1).index_select(0, tokens_M))
 
     def _many(self, states_GBTH: torch.Tensor, tokens_M: torch.Tensor) -> torch.Tensor:
         weights = dict(self._named())
         if not self.attends:
             states_GMH = states_GBTH.flatten(1, 2).index_select(1, tokens_M)
-            return _calls(_Feed(self._shape), weights, states_GMH)
-        mids_GBTH = _calls(_Attend(self._shape, self.positions), weights, states_GBTH)
+            return _calls(_Feed(self._modules_out[0]), weights, states_GMH)
+        mids_GBTH = _calls(_Attend(self._modules_out[0], self.positions), weights, states_GBTH)
         mids_GMH = mids_GBTH.flatten(1, 2).index_select(1, tokens_M)
         partners = {name.removeprefix("layer."): w for name, w in self._partners.items()}
         return _calls(self._feeds[0], partners, mids_GMH)

@@ -40,6 +40,7 @@ def build(run: Puzzle, ctx: StageContext) -> None:
             tokens_per_second=speed.tokens / max(speed.seconds, 1e-9),
         )
 
+    store = run.store(ctx, parent, rows, largest)
     build_library(
         parent.model,
         space,
@@ -50,19 +51,20 @@ def build(run: Puzzle, ctx: StageContext) -> None:
         run.config.data.batch_size,
         track=lambda jobs, total: ctx.track(jobs, total, "distilling variants", unit="variant"),
         log=made,
-        store=run.store(ctx, parent, rows, largest),
+        store=store,
         speed=speed,
         ranks=ctx.ranks,
     )
     total = Speed(
         int(ctx.ranks.sum(speed.tokens)),
         ctx.ranks.sum(speed.flops),
-        ctx.ranks.sum(speed.seconds),
+        ctx.ranks.max(speed.seconds),
     )
     if not ctx.ranks.main:
         return
     records = list(library.records(space))
     atomic_write_json(ctx.dir / "library.json", [asdict(record) for record in records])
+    ctx.summary({"library.activations": store.place})
     ctx.summary({"library.variants": len(records), **_speed(run, ctx, total)})
     if records:
         for name in ("loss_paper", "loss_ridge", "loss"):
@@ -71,17 +73,17 @@ def build(run: Puzzle, ctx: StageContext) -> None:
 
 
 def _speed(run: Puzzle, ctx: StageContext, speed: Speed) -> dict[str, float | None]:
-    """How fast variants were trained by all processes; how much of a device's peak it was.
+    """How fast variants were trained, and how much of the devices' peak together it was.
 
-    The sums are over processes: their seconds together are seconds of as many devices.
+    Seconds are those of the slowest process, so one that has nothing to do counts.
     """
     if not speed.seconds:
         return {"bld.tokens_per_second": None, "bld.mfu": None}
     peak = detect(ctx.device).peak_flops.get(DTYPES[run.config.dtype])
     rate = speed.flops / speed.seconds
     return {
-        "bld.tokens_per_second": ctx.ranks.world * speed.tokens / speed.seconds,
-        "bld.mfu": rate / peak if peak else None,
+        "bld.tokens_per_second": speed.tokens / speed.seconds,
+        "bld.mfu": rate / peak / ctx.ranks.world if peak else None,
     }
 
 
@@ -104,6 +106,7 @@ def score(run: Puzzle, ctx: StageContext) -> None:
         store=store,
         ranks=ctx.ranks,
         speed=speed,
+        log=lambda spent: atomic_write_json(timing, asdict(spent)),
     )
     atomic_write_json(timing, asdict(speed))
     total = ScoreSpeed(int(ctx.ranks.sum(speed.replacements)), ctx.ranks.sum(speed.seconds))

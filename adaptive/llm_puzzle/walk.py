@@ -66,13 +66,15 @@ class Positions:
 
 @functools.cache
 def fused_run() -> Callable[[Positions, PuzzleLayer, torch.Tensor], torch.Tensor]:
-    """``Positions.run`` with its elementwise work fused: one program for all layers and sizes."""
+    """``Positions.run`` with its elementwise work fused: one program for all layers of a shape."""
     return torch.compile(Positions.run, dynamic=True)
 
 
 def worth_fusing(model: PuzzleForCausalLM) -> bool:
-    """Whether to compile for a model: half a minute that narrow models, and CPUs, do not earn."""
-    return model.device.type == "cuda" and model.config.hidden_size >= 1024
+    """Whether to compile for a model: half a minute that narrow models, and CPUs, do not earn, and
+    that children would take for every shape of theirs."""
+    alike = all(block == model.config.blocks[0] for block in model.config.blocks)
+    return model.device.type == "cuda" and model.config.hidden_size >= 1024 and alike
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,10 @@ def walk(
     store = store or Store("device", device)
     size = (*rows.ids_NT.shape, model.config.hidden_size)
     mask_NT = rows.mask_NT.to(device if store.place == "device" else "cpu")
-    parts = [slice(start, start + batch_size) for start in range(0, len(rows), batch_size)]
+    parts = [
+        slice(start, min(start + batch_size, len(rows)))
+        for start in range(0, len(rows), batch_size)
+    ]
     x_NTH = store.empty(size, model.dtype)
     positions = Positions.of(model, x_NTH)
     # A parent that is read from disk is gone through once, not once for each part.
@@ -208,11 +213,15 @@ def walk(
             else:
                 x_NTH[part] = model.model.embed_tokens(rows.ids_NT[part].to(device))
         if relay.sends:
-            passing = [x_NTH[part].to(device) for part in chunk]
+            passing = store.empty((chunk[-1].stop - chunk[0].start, *size[1:]), model.dtype)
+            local = [slice(p.start - chunk[0].start, p.stop - chunk[0].start) for p in chunk]
+            for here, part in zip(local, chunk, strict=True):
+                passing[here] = x_NTH[part]
             for layer in model.model.layers[relay.own.start : relay.own.stop]:
-                passing = [positions.run(layer, x_BTH) for x_BTH in passing]
-            for x_BTH in passing:
-                relay.ranks.send(x_BTH, relay.ranks.rank + 1)
+                for here in local:
+                    passing[here] = positions.run(layer, passing[here].to(device))
+            for here in local:
+                relay.ranks.send(passing[here].to(device), relay.ranks.rank + 1)
     for index in relay.own:
         layer = model.model.layers[index]
         mid_NTH, y_NTH = store.empty(size, model.dtype), store.empty(size, model.dtype)
@@ -225,8 +234,12 @@ def walk(
 
 
 def walk_bytes(model: PuzzleForCausalLM, rows: Rows, layers: int = 1) -> float:
-    """Bytes of activations that a walk keeps while so many layers are looked at together."""
-    tensors = 1 + 2 * layers + 2  # the input; of each layer two more; those of the next
+    """Bytes of activations that a walk keeps while so many layers are looked at together.
+
+    One group of layers is in use while the next arrives: of each layer the middle and the output,
+    and the input of the first.
+    """
+    tensors = 1 + 4 * layers
     return tensors * rows.ids_NT.numel() * model.config.hidden_size * model.dtype.itemsize
 
 

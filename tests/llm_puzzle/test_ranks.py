@@ -129,8 +129,9 @@ def test_a_killed_process_stops_the_others_and_the_run_goes_on(parent_dir, alone
     assert process.wait(120) != 0
     assert not (directory / "summary.json").exists()
     log = Path(f"{directory}.log").read_text()
-    if rank:  # the main one is there to tell, once
-        assert log.count("error: another process of this run has stopped") == 1
+    if rank:  # the main one is there to tell, once: torchrun stops it, or it notices before
+        told_lost = log.count("error: another process of this run has stopped")
+        assert told_lost + log.count("interrupted, nothing is lost; to resume:") == 1
     summary = finish(start(parent_dir, directory, 2), directory)
     same(directory, alone[0])
     assert summary["child.kl.gkd"] == pytest.approx(alone[1]["child.kl.gkd"], rel=1e-3)

@@ -164,7 +164,8 @@ def _perform(
         partial,
         run,
         seed_of_stage,
-        device,
+        # Of several processes each has a device of its own, whatever it does there.
+        device if ranks.world == 1 else ranks.device,
         resumed=resumed,
         needs=stage.needs,
         ranks=Ranks(device=ranks.device) if alone else ranks,

@@ -69,13 +69,15 @@ class Experiment:
         """The stages that :meth:`run` goes through."""
         return TASKS[self.config.task].stages(self.config)
 
-    def run(self, dir: str | Path | None = None) -> Result:
+    def run(self, dir: str | Path | None = None, ranks: Ranks | None = None) -> Result:
         """Runs, or resumes, the experiment and prints its table of results.
 
         Started by ``torchrun``, the processes share the work; the main one's ``dir`` counts.
 
         Args:
             dir: run directory; ``runs/NAME/<time>`` when left out.
+            ranks: the processes that share the work; None asks the environment. A run inside a
+                stage of another has the processes of that stage.
 
         Raises:
             UserError: a mistake in the configuration or in what it points to.
@@ -83,10 +85,12 @@ class Experiment:
         if dir is None:
             dir = Path("runs", self.config.name, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
         resolve_device(self.config.device)  # a device that is not there leaves no directory
-        ranks = Ranks.here(self.config.device)
+        joined = ranks is None
+        ranks = ranks or Ranks.here(self.config.device)
         dir = Path(ranks.broadcast(str(Path(dir).resolve()) if ranks.world > 1 else str(dir)))
         if not ranks.main:
             follow(self.stages(), RunDir(dir), device=self.config.device, ranks=ranks)
+            ranks.leave()
             return Result.read(dir)
         with full_disk_told(Path(dir)):
             run = RunDir(Path(dir))
@@ -97,6 +101,8 @@ class Experiment:
                 summary = run_stages(
                     stages, run, seed=config.seed, device=config.device, ranks=ranks
                 )
+        if joined:
+            ranks.leave()
         result = Result(run.path, summary)
         print(result.table())
         print(f"\nreport: {result.report or run.path}", flush=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +20,9 @@ from adaptive.core.run.environment import resolve_device
 
 if TYPE_CHECKING:
     import torch
+
+LOST = re.compile(r"connection|closed by peer|reset by peer|broken pipe|timed out|socket", re.I)
+"""What the transports say of a process that is gone."""
 
 PATIENCE = timedelta(days=7)
 """How long a process waits for others: stages that one of them does alone take hours."""
@@ -108,6 +112,18 @@ class Ranks:
             dist.all_reduce(total)
         return float(total)
 
+    def max(self, value: float) -> float:
+        """Largest of a number of each process."""
+        if self.world == 1:
+            return value
+        import torch
+        import torch.distributed as dist
+
+        largest = torch.tensor(value, dtype=torch.float64)
+        with _told():
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return float(largest)
+
     def sum_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum over all processes of a tensor of each, on this process's device."""
         if self.world == 1:
@@ -139,8 +155,9 @@ class Ranks:
         """Sends a tensor of this process's device to another process."""
         import torch.distributed as dist
 
+        tensor = tensor.contiguous()
         with _told():
-            dist.send(tensor.contiguous(), to)
+            dist.send(tensor, to)
 
     def receive(self, shape: Sequence[int], dtype: torch.dtype, source: int) -> torch.Tensor:
         """A tensor that another process sends, on this process's device."""
@@ -165,7 +182,9 @@ def _told() -> Iterator[None]:
     """Raises :class:`LostRank` where the other end of a connection is gone."""
     try:
         yield
-    except RuntimeError as error:  # of which torch's distributed errors are subclasses
+    except RuntimeError as error:
+        if not (type(error).__name__.startswith("Dist") or LOST.search(str(error))):
+            raise  # of memory, or a mistake of ours
         raise LostRank(
             "another process of this run has stopped: run the same command in the same directory "
             f"to go on ({str(error).splitlines()[0]})"

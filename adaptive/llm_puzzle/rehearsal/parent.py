@@ -28,6 +28,8 @@ def shallow(config: PuzzleModelConfig, layers: int) -> PuzzleModelConfig:
 def write_random(config: PuzzleModelConfig, dtype: torch.dtype, directory: Path) -> None:
     """Writes a checkpoint, whole or not at all; one layer is in memory at a time.
 
+    Matrices are normal, norms and biases are ones.
+
     Args:
         config: of the model.
         dtype: of the weights.

@@ -16,6 +16,7 @@ from adaptive.core import UserError, format_quantity
 from adaptive.core.report import Report
 from adaptive.core.run import (
     Experiment,
+    Ranks,
     Stage,
     StageContext,
     atomic_write_json,
@@ -26,6 +27,7 @@ from adaptive.llm_puzzle.activations import free_memory
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
+from adaptive.llm_puzzle.parent import parent_config
 from adaptive.llm_puzzle.plan import planned_parent
 from adaptive.llm_puzzle.rehearsal.forecast import Job, Taken, forecast, hours_on
 from adaptive.llm_puzzle.rehearsal.parent import shallow, write_random
@@ -50,28 +52,34 @@ def rehearse(ctx: StageContext, config: PuzzleConfig) -> None:
 
     Summary: the inner run's numbers of speed and accuracy of costs (``bld.*``, ``scoring.*``,
     ``costs.*``, ``latency.error``, ``search.gap``), ``rehearsal.layers``, ``rehearsal.gpu_bytes``
-    and ``rehearsal.gpu_bytes.above_activations`` (most of any stage), and of the full run
+    and ``rehearsal.gpu_bytes.above_activations`` (most while building and scoring the library, with
+    and without the activations that waited on the device), and of the full run
     ``full.params``, ``full.hours.N`` on N GPUs, ``full.library_bytes``, ``full.activation_bytes``.
     """
     full_model = planned_parent(config)
     dtype = getattr(torch, config.dtype)
     device = torch.device(ctx.device)
-    layers = _layers(config, full_model, device, dtype)
-    model = shallow(full_model, layers)
     parent = ctx.dir / "parent"
+    if parent.is_dir():  # of an attempt that was cut short, with whatever memory there was
+        layers = len(parent_config(parent).blocks)
+    else:
+        layers = _layers(config, full_model, device, dtype)
+    model = shallow(full_model, layers)
     if not parent.is_dir():
         say(f"[rehearsal] a random parent of {layers} layers")
         write_random(model, dtype, parent)
     inner = _inner(config, model, str(parent), device)
-    result = Experiment(inner).run(ctx.dir / "run")
+    result = Experiment(inner).run(ctx.dir / "run", Ranks(device=ctx.device))
 
     rehearsed, full = (_job(c, m, dtype) for c, m in ((inner, model), (config, full_model)))
     taken = Taken.of(result.dir)
     rows = forecast(rehearsed, full, taken, config.rehearsal.gpus)
     atomic_write_json(ctx.dir / "forecast.json", rows)
     totals = {n: sum(row[hours_on(n)] for row in rows) for n in config.rehearsal.gpus}
-    peak = max(spent.gpu_bytes for spent in taken.values())
-    held = rehearsed.activation_bytes()
+    peak = max(taken[stage].gpu_bytes for stage in ("library", "scores"))
+    held = 0
+    if result.summary.get("library.activations") == "device":
+        held = rehearsed.activation_bytes()
     prefixes = ("bld.", "scoring.", "costs.", "search.gap", "latency.error", "library.variants")
     summary: dict[str, Any] = {
         **{k: v for k, v in result.summary.items() if k.startswith(prefixes)},
