@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adaptive.llm_puzzle import activations as places
-from adaptive.llm_puzzle.activations import PLACES, Store, free_memory
+from adaptive.llm_puzzle.activations import PLACES, Store, ahead, free_memory
 from adaptive.llm_puzzle.parent import load_parent
 from adaptive.llm_puzzle.walk import walk, walk_bytes
 
@@ -70,14 +70,50 @@ def test_the_nearest_place_with_room_is_taken(monkeypatch, tmp_path):
     free = {"cuda": 100.0, "cpu": 1000.0}
     monkeypatch.setattr(places, "free_memory", lambda device: free[device.type])
     gpu = torch.device("cuda")
-    chosen = [Store.choose("auto", n, gpu, tmp_path).place for n in (30, 31, 500, 501)]
+    # Pinned memory comes in powers of two: up to twice as much.
+    chosen = [Store.choose("auto", n, gpu, tmp_path).place for n in (30, 31, 250, 251)]
     assert chosen == ["device", "host", "host", "disk"]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # the other process chooses as well
+    chosen = [Store.choose("auto", n, gpu, tmp_path).place for n in (31, 125, 126)]
+    assert chosen == ["host", "host", "disk"]
     assert Store.choose("auto", 300, CPU).place == "device"
     assert Store.choose("disk", 1, gpu).place == "disk"
 
 
 def test_free_memory_of_this_machine():
-    assert 1e8 < free_memory(CPU) < 1e14
+    assert 1e7 < free_memory(CPU) < 1e14
+
+
+def test_a_container_has_what_it_allows(monkeypatch, tmp_path):
+    monkeypatch.setattr(places, "CGROUP", tmp_path)
+    whole = free_memory(CPU)
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert free_memory(CPU) == pytest.approx(whole, rel=0.5)
+    (tmp_path / "memory.max").write_text("51000\n")
+    assert free_memory(CPU) == 50_000
+
+
+def test_a_thread_is_one_item_ahead():
+    made: list[int] = []
+
+    def items():
+        for i in range(5):
+            made.append(i)
+            yield i
+
+    seen = []
+    for item in ahead(items()):
+        seen.append(item)
+        assert len(made) <= item + 2
+    assert seen == made == [0, 1, 2, 3, 4]
+
+    def broken():
+        yield 1
+        raise ValueError("of the thread")
+
+    with pytest.raises(ValueError, match="of the thread"):
+        list(ahead(broken()))
 
 
 def test_the_bytes_of_a_walk(parent, rows):

@@ -1,11 +1,13 @@
 """From what a rehearsal took to what the full run will take.
 
 Times are scaled by counted work: of a stage whose work is known in FLOPs the rehearsal gives the
-rate, which holds for the full run as far as its batches are as large.
+rate, which holds for the full run as far as its batches are as large. What of a stage is not that
+work, initialisation and loading, is scaled by the number of layers.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,16 +56,19 @@ class Job:
         if stage == "calibration":
             return 2.0 * self.params * config.data.validation_tokens
         if stage == "library":
-            each = training_flops(self.model, self.space)
-            passing = sum(_layer_flops(self.model, options) for options in self.space)
-            return sum(each) * config.distill.tokens + passing * config.data.tokens
+            return sum(training_flops(self.model, self.space)) * config.distill.tokens
         if stage == "scores":
             work = scoring_flops(self.model, self.space, config.score.granularity)
             return sum(work) * config.score.tokens
         if stage == "child":
             runs = 1 + len(config.baselines)
-            return runs * 8.0 * self.params * config.gkd.tokens
+            tokens = config.gkd.tokens + config.gkd.long.tokens
+            return runs * 8.0 * self.params * tokens
         return None
+
+    def repeats(self, stage: str) -> int:
+        """How often a stage's work is done."""
+        return self.config.search.rounds if stage == "scores" else 1
 
     def library_bytes(self) -> int:
         """Of all variants on disk."""
@@ -79,17 +84,20 @@ class Job:
         return 5 * self.config.data.tokens * self.model.hidden_size * self.width
 
 
-def _layer_flops(model: PuzzleModelConfig, options: LayerSpace) -> float:
-    own = options.parent
-    return float(sum(shape(model, half).token_flops() for half in (own.attention, own.ffn)))
-
-
 @dataclass(frozen=True)
 class Taken:
-    """What a stage of the rehearsal took: seconds, and most bytes on the GPU (0 without one)."""
+    """What a stage of the rehearsal took.
+
+    Attributes:
+        seconds: by the wall.
+        gpu_bytes: most on the GPU; 0 without one.
+        working: seconds of it that grow with the counted work; the others, of initialisation,
+            loading and compiling, grow with the number of layers. None: all of them.
+    """
 
     seconds: float
     gpu_bytes: int
+    working: float | None = None
 
     @staticmethod
     def of(run: Path) -> dict[str, Taken]:
@@ -98,8 +106,17 @@ class Taken:
         for directory in sorted((run / "artifacts").iterdir()):
             manifest = Manifest.read(directory)
             if manifest is not None and manifest.done:
-                found[manifest.stage] = Taken(manifest.seconds, manifest.gpu_bytes)
+                speed, working = directory / "speed_0.json", None
+                if speed.is_file():
+                    told = json.loads(speed.read_text(encoding="utf-8"))["seconds"]
+                    working = min(told, manifest.seconds)
+                found[manifest.stage] = Taken(manifest.seconds, manifest.gpu_bytes, working)
         return found
+
+    def scaled(self, work: float, layers: float) -> float:
+        """Seconds of so many times the work in so many times the layers."""
+        working = self.seconds if self.working is None else self.working
+        return working * work + (self.seconds - working) * layers
 
 
 def forecast(
@@ -114,17 +131,19 @@ def forecast(
 
     Returns:
         Rows with ``stage``, ``seconds``, ``gpu_bytes``, ``factor`` (work of the full run over that
-        of the rehearsal) and ``hours on N GPUs``.
+        of the rehearsal), ``repeats`` (rounds of scoring) and ``hours on N GPUs``.
     """
     # Global distillation that was not rehearsed is taken to be as fast as the local one was.
-    rate = (rehearsed.flops("library") or 0.0) / max(taken["library"].seconds, 1e-9)
+    library = taken["library"]
+    rate = (rehearsed.flops("library") or 0.0) / max(library.working or library.seconds, 1e-9)
+    deeper = len(full.space) / len(rehearsed.space)
     rows = []
     for stage, spent in taken.items():
         work, whole = rehearsed.flops(stage), full.flops(stage)
         if not whole:
             seconds = spent.seconds
         elif work:
-            seconds = spent.seconds * whole / work
+            seconds = full.repeats(stage) * spent.scaled(whole / work, deeper)
         else:
             seconds = whole / max(rate, 1.0)
         rows.append(
@@ -133,6 +152,7 @@ def forecast(
                 "seconds": spent.seconds,
                 "gpu_bytes": spent.gpu_bytes,
                 "factor": whole / work if work and whole else None,
+                "repeats": full.repeats(stage),
                 **{hours_on(n): seconds / 3600 / (n if stage in SHARED else 1) for n in gpus},
             }
         )

@@ -180,7 +180,9 @@ def _page(
                 "GPU memory": format_quantity(row["gpu_bytes"], "memory")
                 if row["gpu_bytes"]
                 else "-",
-                "work": "-" if row["factor"] is None else f"x {row['factor']:,.0f}",
+                "work": "-"
+                if row["factor"] is None
+                else f"x {row['repeats'] * row['factor']:,.0f}",
                 **{hours_on(n): _hours(row[hours_on(n)]) for n in totals},
             }
             for row in rows

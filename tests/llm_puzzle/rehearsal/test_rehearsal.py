@@ -94,6 +94,30 @@ def test_times_scale_with_counted_work():
         assert row[hours_on(4)] == pytest.approx(hours / (4 if name in SHARED else 1))
 
 
+def test_what_is_no_counted_work_grows_with_the_layers():
+    """Of ten seconds four trained; two thirds of the layers more make the others three times."""
+    config = config_of()
+    more = dataclasses.replace(config, distill=dataclasses.replace(config.distill, tokens=10**6))
+    less = dataclasses.replace(config, distill=dataclasses.replace(config.distill, tokens=10**5))
+    small, full = job(less, 2), job(more, 6)
+    row = forecast(small, full, {"library": Taken(10.0, 0, working=4.0)}, [1])[0]
+    assert row["factor"] == pytest.approx(30)
+    assert row[hours_on(1)] == pytest.approx((4 * 30 + 6 * 3) / 3600)
+
+
+def test_rounds_and_the_long_phase_count():
+    config = config_of("search.rounds=3", "gkd.long.tokens=1000000")
+    plain = config_of()
+    taken = {"library": Taken(1.0, 0), "scores": Taken(1.0, 0), "child": Taken(1.0, 0)}
+    rows, less = (
+        {row["stage"]: row for row in forecast(job(plain, 2), job(c, 6), taken, [1])}
+        for c in (config, plain)
+    )
+    assert rows["scores"][hours_on(1)] == pytest.approx(3 * less["scores"][hours_on(1)])
+    longer = (plain.gkd.tokens + 10**6) / plain.gkd.tokens
+    assert rows["child"][hours_on(1)] == pytest.approx(longer * less["child"][hours_on(1)])
+
+
 def test_what_was_not_rehearsed_is_as_fast_as_local_distillation():
     config = config_of()
     without = dataclasses.replace(config, gkd=dataclasses.replace(config.gkd, tokens=0))
