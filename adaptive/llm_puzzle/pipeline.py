@@ -5,7 +5,8 @@ calibration -> library -> scores +-> search -> child, baselines -> verify, expor
                                               -> additivity
 
 With ``search.rounds`` above 1, ``search_1 -> scores_1 -> search_2 -> ...`` stand between the scores
-and the search (:mod:`adaptive.llm_puzzle.rounds`).
+and the search (:mod:`adaptive.llm_puzzle.rounds`); with ``search.fuse_ffn`` the stage ``fusion``
+between the search and the child (:mod:`adaptive.llm_puzzle.fusion_stage`).
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ from adaptive.llm_puzzle import additivity, deploy, plan, report
 from adaptive.llm_puzzle.activations import Store
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.checkpoint import save_child
-from adaptive.llm_puzzle.config import PuzzleConfig
+from adaptive.llm_puzzle.config import PuzzleConfig, SearchConfig
 from adaptive.llm_puzzle.data import Rows, random_rows, read_rows, sample_rows
 from adaptive.llm_puzzle.distill import build_library, groups
 from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.export import EXPORTS
-from adaptive.llm_puzzle.export.restrict import Restriction, restriction
+from adaptive.llm_puzzle.export.restrict import Restriction, readers_of, restriction
 from adaptive.llm_puzzle.export.stage import export
 from adaptive.llm_puzzle.fingerprint import fingerprint, source_fingerprint
 from adaptive.llm_puzzle.full_forward import full_forward_seconds
+from adaptive.llm_puzzle.fusion import STAGE, kept, library_of
+from adaptive.llm_puzzle.fusion_stage import fusion
 from adaptive.llm_puzzle.gkd import distill_globally
 from adaptive.llm_puzzle.group_trainer import Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
@@ -76,12 +79,14 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     identity = [run.parent_fingerprint, config.dtype]
     text = [config.data, *map(source_fingerprint, run.text_sources)]
     budget = [config.budget, config.workload, config.cost, config.verify.tighten]
-    last = replace(config.search, interactions=0)
-    partial_way = replace(last, n_solutions=1, frontier=[])
+    last = _searched(replace(config.search, interactions=0))
+    partial_way = {**last, "n_solutions": 1, "frontier": []}
     rounds, last_scores = config.search.rounds, scores_stage(config.search)
     # Diverse solutions are put together and measured where they are found.
     realised = ("calibration", "library") if config.search.n_solutions > 1 else ()
     children = ["child", *(f"baseline_{name}" for name in config.baselines)]
+    fusing = [STAGE] if config.search.fuse_ffn else []
+    keep_last = any(rules.last_ffn for _, rules in readers_of(config))
     return [
         # Costs come first: a budget that no child can meet is told in seconds, not after hours.
         Stage(
@@ -126,8 +131,20 @@ def stages(config: PuzzleConfig) -> list[Stage]:
         *(
             Stage(
                 name,
+                partial(fusion, run, keep_last=keep_last),
+                ("calibration", "library", "costs", "search"),
+                [identity, config.search.fuse_limit, keep_last, config.cost, config.verify.seconds],
+            )
+            for name in fusing
+        ),
+        *(
+            Stage(
+                name,
                 run.make_child,
-                ("calibration", "library", "search", *(["child"] if name != "child" else [])),
+                (
+                    *("calibration", "library", "search", *fusing),
+                    *(["child"] if name != "child" else []),
+                ),
                 [identity, config.gkd],
             )
             for name in children
@@ -138,19 +155,25 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             ("calibration", "library", last_scores, "search"),
             [config.score, config.search.interactions, rounds],
         ),
-        Stage("verify", partial(deploy.verify, run), ("search", "child"), [config.verify]),
+        Stage("verify", partial(deploy.verify, run), ("search", *fusing, "child"), [config.verify]),
         Stage("export", partial(export, run), ("child",), [config.export, config.search.portable]),
         Stage(
             "report",
             run.report,
             (
                 *("library", "scores", "search", "additivity", "verify", "export"),
+                *fusing,
                 *children,
                 *(f"{kind}_{i}" for i in range(1, rounds) for kind in ("search", "scores")),
             ),
             [config],
         ),
     ]
+
+
+def _searched(config: SearchConfig) -> dict[str, Any]:
+    """What a search depends on: whether its child is fused afterwards is nothing to it."""
+    return {key: value for key, value in vars(config).items() if not key.startswith("fuse_")}
 
 
 def _before(index: int) -> list[str]:
@@ -379,6 +402,8 @@ class Puzzle:
         is_child = ctx.name == "child"
         name = "child" if is_child else ctx.name.removeprefix("baseline_")
         chosen = _read(ctx.input("search") / "architectures.json")
+        if fused := kept(ctx):
+            chosen["child"] = fused["blocks"]
         if chosen[name] is None:
             return  # the search stage has said why
         if not is_child and chosen[name] == chosen["child"]:
@@ -402,7 +427,7 @@ class Puzzle:
         self, ctx: StageContext, parent: Parent, blocks: list[BlockOption]
     ) -> dict[str, float]:
         config, device = self.config, parent.model.device
-        child = realise(parent.model, blocks, Library(ctx.input("library")))
+        child = realise(parent.model, blocks, library_of(ctx))
         rows, size = _rows(ctx, "validation").to(device), config.data.batch_size
         before = evaluate(child, rows, size, parent.model)
         tokens = distill_globally(
