@@ -145,10 +145,10 @@ def _latency(
     """Costs of the fused child, and the latency of both, measured where that is possible."""
     config, work = run.config, run.workloads[found["batch"]]
     model, user_table = latency_model(run, ctx)
-    pricing = pricing_of(run, model, found["batch"])
     if user_table is not None:
         assert isinstance(model, MeasuredTable)
-        _measure_ffns(run, ctx, work, fused, model, user_table)
+        model = _with_merged(run, ctx, work, fused, model, user_table)
+        pricing = pricing_of(run, model, found["batch"])
         clock = make_clock(config.cost, ctx.device)
         unfused_config, fused_config = (
             child_config(run.parent_config, own) for own in (blocks, fused)
@@ -161,6 +161,7 @@ def _latency(
             "latency.kind": "measured",
             "reason": None,
         }
+    pricing = pricing_of(run, model, found["batch"])
     kind = "bound" if model.is_bound else "predicted"
     try:
         before, cost = total_cost(pricing, blocks), total_cost(pricing, fused)
@@ -176,31 +177,40 @@ def total_cost(pricing: Pricing, blocks: Sequence[BlockOption]) -> dict[str, flo
     return {name: sum(part[name] for part in parts) for name in parts[0]}
 
 
-def _measure_ffns(
+def _with_merged(
     run: Puzzle,
     ctx: StageContext,
     work: Workload,
     fused: Sequence[BlockOption],
     table: MeasuredTable,
     user_table: MeasuredTable,
-) -> None:
-    """Adds the merged FFNs' times to the run's table, from the user's if they are known there."""
+) -> MeasuredTable:
+    """The run's table and the merged FFNs' times, from the user's table if they are known there."""
     config = run.config.cost
+    # A copy: the table belongs to the stage that measured it, and profiling saves as it goes.
+    both = MeasuredTable(
+        table.origin,
+        table,
+        path=ctx.dir / "latency.csv",
+        mode=table.mode,
+        context_stride=table.context_stride,
+        notes=table.notes,
+    )
     keys = {shape(run.parent_config, block.ffn).key() for block in fused}
     for row in () if config.refresh else user_table:
-        if row.key.block in keys and row.key not in table:
-            table.add(row)
-    space = [LayerSpace((block.attention,), (block.ffn,)) for block in fused]
+        if row.key.block in keys and row.key not in both:
+            both.add(row)
     profile_space(
         run.parent_config,
-        space,
+        [LayerSpace((block.attention,), (block.ffn,)) for block in fused],
         [work],
         DTYPES[run.config.dtype],
-        table,
+        both,
         make_clock(config, ctx.device),
         config,
         track=ctx.track,
     )
-    for row in table:
+    for row in both:
         user_table.add(row)
     user_table.save()
+    return both

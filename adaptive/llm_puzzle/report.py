@@ -133,7 +133,7 @@ def _promise(
     checked: Mapping[str, Any],
     searched: list[dict[str, float]],
 ) -> None:
-    """Predicted costs against measured ones; ``searched`` are architectures that the search timed."""
+    """Predicted costs and measured ones; ``searched`` are architectures that the search timed."""
     bound = not searched
     rows = [
         {

@@ -230,7 +230,7 @@ SETTINGS = [
     "cost.seconds=1",
     "verify.seconds=0.6",
     "verify.tighten=0",
-    "gkd.tokens=600",
+    "gkd.tokens=0",
     "search.frontier=[0.8]",
     "search.fuse_ffn=true",
     "search.fuse_limit=100",
@@ -239,7 +239,7 @@ SETTINGS = [
     "space.attention_linear=false",
     "space.ffn_linear=false",
     "space.ffn_no_op=false",
-    "space.ffn_fractions=[0.5]",
+    "space.ffn_fractions=[]",
     "budget.latency=null",
     "baselines=[random]",
 ]
@@ -301,7 +301,7 @@ def test_the_fused_child_is_what_is_trained_verified_and_exported(finished):
     ]
     assert found["runs"] == runs(before) != []
     assert summary["fusion.runs"] == len(found["runs"])
-    assert summary["fusion.layers"] == sum(map(len, found["runs"])) >= 2
+    assert summary["fusion.layers"] == sum(map(len, found["runs"])) >= 3  # only one layer attends
     assert summary["fusion.kept"] is True and summary["fusion.latency.kind"] == "measured"
     assert 0 < summary["fusion.latency.after"] < summary["fusion.latency.before"]
     assert summary["fusion.kl.before"] > 0 and summary["fusion.kl.after"] > 0
@@ -315,8 +315,14 @@ def test_the_fused_child_is_what_is_trained_verified_and_exported(finished):
     assert exported(torch.randint(3, 60, (2, 9))).logits.isfinite().all()
     params = sum(w.numel() for w in exported.parameters())
     assert params == summary["child.params"] == found["cost"]["params"]
-    # What training starts from is the merged child, measured on the very same rows.
-    assert summary["child.kl.bld"] == pytest.approx(summary["fusion.kl.after"], rel=1e-3)
+    # Nothing was trained, so these are the merged weights.
+    for run in found["runs"]:
+        width = found["blocks"][run[0]]["ffn"]["intermediate_size"]
+        file = f"layer_{run[0]:03d}/ffn-ffn{width}.safetensors"
+        state = load_file(finished.dir / "artifacts" / "fusion" / file)
+        assert torch.equal(state[NORM], torch.ones(32))
+        for name, weight in state.items():
+            assert torch.equal(exported.get_parameter(f"model.layers.{run[0]}.{name}"), weight)
 
     # The promise that is checked is the fused child's.
     assert summary["latency.child.predicted"] == found["cost"]["latency"]
@@ -327,16 +333,6 @@ def test_the_fused_child_is_what_is_trained_verified_and_exported(finished):
     assert summary["latency.error"] == pytest.approx(summary["speedup.measured"] / promised - 1)
     page = finished.report.read_text(encoding="utf-8")
     assert ">FFN fusion</h2>" in page and "The fused child is kept." in page
-
-
-def test_merged_weights_are_stored_as_in_a_library(finished):
-    found = read(finished, "fusion", "fusion.json")
-    for run in found["runs"]:
-        width = found["blocks"][run[0]]["ffn"]["intermediate_size"]
-        file = f"layer_{run[0]:03d}/ffn-ffn{width}.safetensors"
-        state = load_file(finished.dir / "artifacts" / "fusion" / file)
-        assert state["mlp.down_proj.weight"].shape == (32, width)
-        assert torch.equal(state[NORM], torch.ones(32))
 
 
 def test_a_finished_run_is_kept_and_an_interrupted_one_goes_on(deep_dir, folder, copied, capsys):
@@ -393,7 +389,7 @@ def test_a_roofline_decides_where_nothing_can_be_measured(deep_dir, folder, copi
 
 
 def test_a_child_without_runs_stays_as_it_is(deep_dir, folder, copied):
-    overrides = ("budget.params=99%", "space.attention_no_op=false")
+    overrides = ("budget.params=100%", "space.attention_no_op=false")
     result = experiment(deep_dir, folder, *overrides).run(copied)
     assert result.summary["fusion.runs"] == result.summary["fusion.layers"] == 0
     assert result.summary["fusion.kept"] is False
