@@ -89,20 +89,21 @@ def fuse_weights(states: Sequence[State]) -> dict[str, torch.Tensor]:
         Of the merged one, in their dtype; its norm's weight is one everywhere.
     """
     first = states[0]
-    # Products and sums of half-precision weights are rounded once, at the end.
-    exact = torch.promote_types(first[NORM].dtype, torch.float32)
     fused = {NORM: torch.ones_like(first[NORM])}
     for name in ("mlp.gate_proj", "mlp.up_proj"):
         fused[f"{name}.weight"] = torch.cat(
-            [s[f"{name}.weight"].to(exact) * s[NORM].to(exact) for s in states]  # [I, H] * [H]
+            [s[f"{name}.weight"] * s[NORM] for s in states]  # [I, H] * [H]
         )
         if f"{name}.bias" in first:
             fused[f"{name}.bias"] = torch.cat([s[f"{name}.bias"] for s in states])
     name = "mlp.down_proj"
     fused[f"{name}.weight"] = torch.cat([s[f"{name}.weight"] for s in states], dim=1)
     if f"{name}.bias" in first:
-        fused[f"{name}.bias"] = torch.stack([s[f"{name}.bias"].to(exact) for s in states]).sum(0)
-    return {key: weight.to(first[NORM].dtype) for key, weight in fused.items()}
+        # Of half precision the sum is rounded once and not at every step.
+        exact = torch.promote_types(first[NORM].dtype, torch.float32)
+        total_H = torch.stack([s[f"{name}.bias"].to(exact) for s in states]).sum(0)
+        fused[f"{name}.bias"] = total_H.to(first[NORM].dtype)
+    return fused
 
 
 class FusedLibrary(Library):
