@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import adaptive
 from adaptive.core import UserError
+from adaptive.core.cost import MeasuredTable
 from adaptive.core.run import Result
+from adaptive.llm_puzzle import deploy
 from adaptive.llm_puzzle.blocks import (
     NO_ATTENTION,
     NO_FFN,
@@ -29,6 +31,7 @@ from adaptive.llm_puzzle.fusion import NORM, fuse, fuse_weights, fused_blocks, r
 from adaptive.llm_puzzle.fusion_stage import reason_against
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer, PuzzleModelConfig
+from adaptive.llm_puzzle.parent import parent_config
 from adaptive.llm_puzzle.realise import child_config, realise
 from adaptive.llm_puzzle.shapes import stack
 
@@ -258,7 +261,7 @@ def deep_dir(tmp_path_factory, tokenizer) -> Path:
 
 def least_params(deep_dir: Path) -> int:
     """Parameters of the child whose first layer alone attends, its FFNs whole."""
-    config = adaptive.llm_puzzle.parent.parent_config(deep_dir)
+    config = parent_config(deep_dir)
     own = [BlockOption.from_config(entry) for entry in config.blocks]
     child = [own[0], *(BlockOption(NO_ATTENTION, block.ffn) for block in own[1:])]
     return stack(child_config(config, child)).params()
@@ -386,6 +389,30 @@ def test_a_roofline_decides_where_nothing_can_be_measured(deep_dir, folder, copi
     cost = read(result, "fusion", "fusion.json")["cost"]
     assert summary["fusion.latency.after"] == cost["latency"]
     assert "lower bound of the latency" in result.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("stage", ["costs", "fusion"])
+def test_a_table_of_another_device_may_not_reach_as_far(
+    deep_dir, folder, copied, monkeypatch, stage
+):
+    """What a stage measured, as if it were shipped: that of costs has no FFN as wide."""
+    table = MeasuredTable.load(copied / "artifacts" / stage / "latency.csv")
+    monkeypatch.setattr(deploy, "latency_of_another_device", lambda *_: table)
+    overrides = ("cost.model=shipped", "cost.hardware=h100-sxm")
+    result = experiment(deep_dir, folder, *overrides).run(copied)
+    found = read(result, "fusion", "fusion.json")
+    assert found["latency.kind"] == "predicted" and found["runs"]
+    assert result.summary["fusion.kl.after"] > 0
+    if stage == "costs":
+        assert not found["kept"] and "no eager fp32 time of ffn" in found["reason"]
+        assert result.summary["fusion.latency.after"] is None
+    else:
+        assert found["kept"] and found["reason"] is None
+        assert 0 < found["latency"]["after"] < found["latency"]["before"]
+        assert found["latency"]["after"] == found["cost"]["latency"]
+    page = result.report.read_text(encoding="utf-8")
+    assert "predicted latency" in page
+    assert found["reason"] is None or found["reason"].partition(":")[0] in page
 
 
 def test_a_child_without_runs_stays_as_it_is(deep_dir, folder, copied):
