@@ -172,6 +172,8 @@ class SearchConfig:
     n_solutions: int = 1  # diverse children put together and measured, the best of them kept
     diversity: float = 0.8  # share of the searched layers that two solutions have alike, at most
     interactions: int = 0  # pairs of the child's layers replaced together, as a test of additivity
+    fuse_ffn: bool = False  # merge consecutive FFNs freed from attention, if measured faster
+    fuse_limit: float = 0.1  # rise of KL, relative, up to which a fused child is kept
     batch_sizes: list[int] | None = None  # tried in turn, the best kept; null: workload.batch
     # engine that has to load the child, which restricts the options: vllm, sglang, tensorrt-llm,
     # llama.cpp, mlx-lm; null: none in particular
@@ -315,6 +317,7 @@ class PuzzleConfig(TaskConfig):
             "workload.output": self.workload.output,
             "verify.tighten": self.verify.tighten,
             "search.interactions": self.search.interactions,
+            "search.fuse_limit": self.search.fuse_limit,
         }
         for key, value in counts.items():
             if value < 0:
@@ -365,6 +368,11 @@ class PuzzleConfig(TaskConfig):
             raise UserError(
                 f"search.diversity={self.search.diversity} must lie in 0 to 1: it is a share of "
                 "layers"
+            )
+        if self.search.fuse_ffn and (self.plan_only or self.library.source != "own"):
+            raise UserError(
+                "search.fuse_ffn=true merges weights, which neither plan_only=true nor a released "
+                "library has: set it to false"
             )
         if not self.search.frontier:
             raise UserError("search.frontier is empty: list parts of the latency, as in [0.8,0.6]")

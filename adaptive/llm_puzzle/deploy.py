@@ -16,6 +16,7 @@ from adaptive.core.cost import CostModel, MeasuredTable, Origin, Roofline, shipp
 from adaptive.core.engine.verify import stride_of
 from adaptive.core.hardware import detect
 from adaptive.core.run import StageContext, atomic_write_json
+from adaptive.llm_puzzle import fusion
 from adaptive.llm_puzzle.config import CostConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.latency import (
@@ -91,7 +92,7 @@ def price(run: Puzzle, ctx: StageContext) -> None:
     table.save()
     table.save(ctx.dir / "latency.csv")
     _check_budget(run, table)
-    pricing = _pricing(run, table, next(iter(run.workloads)))
+    pricing = pricing_of(run, table, next(iter(run.workloads)))
     # Not in the summary: after a kill the second attempt measures fewer than the first would.
     atomic_write_json(ctx.dir / "costs.json", {"measured": measured})
     ctx.summary({"costs.additivity_error": pricing.additivity_error()})
@@ -103,14 +104,14 @@ def step(run: Puzzle, ctx: StageContext, index: int) -> None:
     The batch size is chosen once, for the whole budget, in the first round.
     """
     config = run.config
-    latency, _ = _latency_model(run, ctx)
+    latency, _ = latency_model(run, ctx)
     first = index == 1
     scored = Scored.load(ctx.input("scores" if first else f"scores_{index - 1}"), run.space)
     repaired = scored.repaired(run.space, config.score.metric, config.search.isotonic)
     batches = run.batch_sizes if first else [_batch(ctx, index - 1)]
     scores, metric = repaired.scores, config.score.metric
     problems = _restricted(
-        run, {b: _pricing(run, latency, b).problem(scores, metric) for b in batches}
+        run, {b: pricing_of(run, latency, b).problem(scores, metric) for b in batches}
     )
     budget = Budget(config.budget.limits())
     batch = search_child(problems, budget, config.search).batch
@@ -144,12 +145,12 @@ def search(run: Puzzle, ctx: StageContext) -> None:
     """
     config, parent, metric = run.config, run.parent_config, run.config.score.metric
     rounds = config.search.rounds
-    latency, user_table = _latency_model(run, ctx)
+    latency, user_table = latency_model(run, ctx)
     scored = Scored.load(ctx.input(scores_stage(config.search)), run.space)
     repaired = scored.repaired(run.space, metric, config.search.isotonic)
     base = scored.own[metric]
     batches = [_batch(ctx, rounds - 1)] if rounds > 1 else run.batch_sizes
-    pricings = {b: _pricing(run, latency, b) for b in batches}
+    pricings = {b: pricing_of(run, latency, b) for b in batches}
     budget = Budget(config.budget.limits())
     problems = _restricted(
         run, {b: p.problem(repaired.scores, metric) for b, p in pricings.items()}
@@ -272,7 +273,7 @@ def verify(run: Puzzle, ctx: StageContext) -> None:
     measured = measure_pair(
         run.parent_config, child.config, work, name, clock, config.verify.seconds
     )
-    predicted, reference = found["allocation"]["cost"], found["reference"]
+    predicted, reference = (fusion.kept(ctx) or found["allocation"])["cost"], found["reference"]
     # Relative to the parent on both sides: what the machine was busy with cancels. A bound has no
     # error, and what was promised for another device cannot be held against this one.
     promised = reference["latency"] / predicted["latency"]
@@ -299,20 +300,21 @@ def _batch(ctx: StageContext, index: int) -> int:
     return json.loads(path.read_text(encoding="utf-8"))["batch"]
 
 
-def _pricing(run: Puzzle, latency: CostModel, batch: int) -> Pricing:
+def pricing_of(run: Puzzle, latency: CostModel, batch: int) -> Pricing:
+    """Prices the run's options at one of its batch sizes."""
     dtype = DTYPES[run.config.dtype]
     return Pricing(run.parent_config, run.space, run.workloads[batch], latency, dtype)
 
 
 def _check_budget(run: Puzzle, latency: CostModel) -> None:
     """Raises where no child of the space meets the budget, whatever its quality."""
-    unscored = {b: _pricing(run, latency, b).unscored() for b in run.workloads}
+    unscored = {b: pricing_of(run, latency, b).unscored() for b in run.workloads}
     budget = Budget(run.config.budget.limits())
     problems = run.restriction.apply(unscored, budget, solver="lagrangian")
     solve_best(problems, budget, solver="lagrangian")
 
 
-def _latency_model(run: Puzzle, ctx: StageContext) -> tuple[CostModel, MeasuredTable | None]:
+def latency_model(run: Puzzle, ctx: StageContext) -> tuple[CostModel, MeasuredTable | None]:
     """The cost model of latency, and the table that further measurements are added to."""
     cost = run.config.cost
     if cost.model != "measured":

@@ -6,23 +6,28 @@ calibration -> library -> scores +-> search -> child, baselines -> verify, expor
            +-> contexts ---------------------> child, baselines
 
 With ``search.rounds`` above 1, ``search_1 -> scores_1 -> search_2 -> ...`` stand between the scores
-and the search (:mod:`adaptive.llm_puzzle.rounds`).
+and the search (:mod:`adaptive.llm_puzzle.rounds`); with ``search.fuse_ffn`` the stage ``fusion``
+between the search and the child (:mod:`adaptive.llm_puzzle.fusion_stage`).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from adaptive.core.run import Stage
 from adaptive.llm_puzzle import additivity, deploy, plan, report
 from adaptive.llm_puzzle.calibration import calibrate, read_contexts
 from adaptive.llm_puzzle.children import make_child
-from adaptive.llm_puzzle.config import PuzzleConfig
+from adaptive.llm_puzzle.config import PuzzleConfig, SearchConfig
 from adaptive.llm_puzzle.evaluate import check_installed
 from adaptive.llm_puzzle.export import EXPORTS
+from adaptive.llm_puzzle.export.restrict import readers_of
 from adaptive.llm_puzzle.export.stage import export
 from adaptive.llm_puzzle.fingerprint import source_fingerprint
+from adaptive.llm_puzzle.fusion import STAGE
+from adaptive.llm_puzzle.fusion_stage import fusion
 from adaptive.llm_puzzle.nvlabs import stages as released
 from adaptive.llm_puzzle.puzzle import Puzzle
 from adaptive.llm_puzzle.rehearsal import stages as rehearsal
@@ -48,12 +53,14 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     identity = [run.parent_fingerprint, config.dtype]
     text = [config.data, *map(source_fingerprint, run.text_sources)]
     budget = [config.budget, config.workload, config.cost, config.verify.tighten]
-    last = replace(config.search, interactions=0)
-    partial_way = replace(last, n_solutions=1, frontier=[])
+    last = _searched(replace(config.search, interactions=0))
+    partial_way = {**last, "n_solutions": 1, "frontier": []}
     rounds, last_scores = config.search.rounds, scores_stage(config.search)
     # Diverse solutions are put together and measured where they are found.
     realised = ("calibration", "library") if config.search.n_solutions > 1 else ()
     children = ["child", *(f"baseline_{name}" for name in config.baselines)]
+    fusing = [STAGE] if config.search.fuse_ffn else []
+    keep_last = any(rules.last_ffn for _, rules in readers_of(config))
     return [
         # Costs come first: a budget that no child can meet is told in seconds, not after hours.
         Stage(
@@ -107,9 +114,18 @@ def stages(config: PuzzleConfig) -> list[Stage]:
         *(
             Stage(
                 name,
+                partial(fusion, run, keep_last=keep_last),
+                ("calibration", "library", "costs", "search"),
+                [identity, config.search.fuse_limit, keep_last, config.cost, config.verify.seconds],
+            )
+            for name in fusing
+        ),
+        *(
+            Stage(
+                name,
                 partial(make_child, run),
                 (
-                    *("calibration", "contexts", "library", "search"),
+                    *("calibration", "contexts", "library", "search", *fusing),
                     *(["child"] if name != "child" else []),
                 ),
                 [identity, config.gkd, config.evaluate],
@@ -123,19 +139,25 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             ("calibration", "library", last_scores, "search"),
             [config.score, config.search.interactions, rounds],
         ),
-        Stage("verify", partial(deploy.verify, run), ("search", "child"), [config.verify]),
+        Stage("verify", partial(deploy.verify, run), ("search", *fusing, "child"), [config.verify]),
         Stage("export", partial(export, run), ("child",), [config.export, config.search.portable]),
         Stage(
             "report",
             lambda ctx: report.write(ctx, config),
             (
                 *("contexts", "library", "scores", "search", "additivity", "verify", "export"),
+                *fusing,
                 *children,
                 *(f"{kind}_{i}" for i in range(1, rounds) for kind in ("search", "scores")),
             ),
             [config],
         ),
     ]
+
+
+def _searched(config: SearchConfig) -> dict[str, Any]:
+    """What a search depends on: whether its child is fused afterwards is nothing to it."""
+    return {key: value for key, value in vars(config).items() if not key.startswith("fuse_")}
 
 
 def _before(index: int) -> list[str]:

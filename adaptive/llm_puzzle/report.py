@@ -20,7 +20,7 @@ from adaptive.core.report import (
     predicted_measured_plot,
 )
 from adaptive.core.run import StageContext, to_plain
-from adaptive.llm_puzzle import report_search
+from adaptive.llm_puzzle import fusion, report_search
 from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.score import LayerScores, load_scores
 
@@ -51,10 +51,12 @@ def write(ctx: StageContext, config: PuzzleConfig) -> None:
         "Left: every option of every layer, darker where it costs more quality, the chosen one "
         "framed. Right: latency of each layer, parent in outline, child filled.",
     )
-    _promise(page, allocation, checked, _read(ctx.input("search") / "checks.json"))
+    promised = fusion.kept(ctx) or found["allocation"]
+    _promise(page, promised["cost"], checked, _read(ctx.input("search") / "checks.json"))
     report_search.rounds(page, ctx, config.search.rounds)
     report_search.solutions(page, ctx)
     report_search.additivity(page, ctx)
+    report_search.ffn_fusion(page, ctx)
     _results(page, results)
     _positions(page, ctx, config, results)
     _benchmarks(page, results)
@@ -129,13 +131,12 @@ def _frontier(
 
 def _promise(
     page: Report,
-    allocation: Allocation,
+    predicted: Mapping[str, float],
     checked: Mapping[str, Any],
     searched: list[dict[str, float]],
 ) -> None:
-    """Predicted against measured; ``searched`` are the architectures timed during the search."""
+    """Predicted costs and measured ones; ``searched`` are architectures that the search timed."""
     bound = not searched
-    predicted = allocation.cost
     rows = [
         {
             "quantity": f"latency{' (predicted: lower bound)' if bound else ''}",

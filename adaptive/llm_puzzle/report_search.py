@@ -8,6 +8,7 @@ from typing import Any
 
 from adaptive.core.report import Report, predicted_measured_plot
 from adaptive.core.run import StageContext
+from adaptive.llm_puzzle.fusion import STAGE
 
 
 def rounds(page: Report, ctx: StageContext, count: int) -> None:
@@ -94,6 +95,37 @@ def additivity(page: Report, ctx: StageContext) -> None:
             "KL of two of the child's layers replaced in the parent at once, against the sum of "
             "the two by themselves. Above the line, errors reinforce each other.",
         )
+
+
+def ffn_fusion(page: Report, ctx: StageContext) -> None:
+    """The child before and after its FFNs were merged, if that was asked for."""
+    if STAGE not in ctx.needs:
+        return
+    found = _read(ctx, STAGE, "fusion.json")
+    page.section("FFN fusion")
+    if found["runs"]:
+        kind = {"bound": "lower bound of the latency"}.get(
+            found["latency.kind"], f"{found['latency.kind']} latency"
+        )
+        page.table(
+            [
+                {
+                    "child": name,
+                    "KL": f"{found['kl'][when]:.4f}",
+                    kind: _milliseconds(found["latency"][when]),
+                }
+                for name, when in (("as found", "before"), ("fused", "after"))
+            ],
+            f"FFNs of layers {'; '.join(', '.join(map(str, run)) for run in found['runs'])} read "
+            "the same input and are one wider FFN in the fused child. KL from the parent on the "
+            "validation rows, before global distillation; what is said above of layers and "
+            "additivity is of the child as found.",
+        )
+    page.text(
+        "The fused child is kept."
+        if found["kept"]
+        else f"The child stays as it was found: {found['reason']}."
+    )
 
 
 def _milliseconds(seconds: float | None) -> str:

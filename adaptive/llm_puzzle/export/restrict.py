@@ -16,6 +16,7 @@ from adaptive.core import Budget, ChoiceProblem, InfeasibleError, UserError, sol
 from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.export.engines import ENGINES
 from adaptive.llm_puzzle.export.formats import EXPORTS
+from adaptive.llm_puzzle.export.rules import Rules
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
 from adaptive.llm_puzzle.space import LayerSpace
 
@@ -104,12 +105,7 @@ def restriction(
         UserError: the engine or a format cannot do with any child of this parent, or with any
             option of some layer.
     """
-    readers = [(f"export={name}", EXPORTS[name].rules) for name in config.export]
-    portable = config.search.portable
-    if portable is not None:
-        engine = ENGINES[portable]
-        readers.append((f"search.portable={portable}", EXPORTS[engine.export].rules))
-        readers.append((f"search.portable={portable}", engine.rules))
+    readers, portable = readers_of(config), config.search.portable
     mask = [[True] * len(layer.blocks) for layer in space]
     for key, rules in readers:
         if reason := rules.model(parent):
@@ -135,6 +131,17 @@ def restriction(
         if all(all(row) for row in mask) and len(masks) == 1
         else (Restriction(tuple(masks)))
     )
+
+
+def readers_of(config: PuzzleConfig) -> list[tuple[str, Rules]]:
+    """Whoever has to read the child: the setting that says so, and what that reader can do."""
+    readers = [(f"export={name}", EXPORTS[name].rules) for name in config.export]
+    portable = config.search.portable
+    if portable is not None:
+        engine = ENGINES[portable]
+        readers.append((f"search.portable={portable}", EXPORTS[engine.export].rules))
+        readers.append((f"search.portable={portable}", engine.rules))
+    return readers
 
 
 def _uniform(mask: Mask, space: Sequence[LayerSpace]) -> list[Mask]:
