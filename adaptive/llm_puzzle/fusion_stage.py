@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from adaptive.core import UserError, Workload
-from adaptive.core.cost import MeasuredTable
+from adaptive.core.cost import MeasuredTable, Row
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.data import Rows
@@ -147,7 +150,7 @@ def _latency(
     model, user_table = latency_model(run, ctx)
     if user_table is not None:
         assert isinstance(model, MeasuredTable)
-        model = _with_merged(run, ctx, work, fused, model, user_table)
+        model = _with_merged(run, ctx, work, blocks, fused, model, user_table)
         pricing = pricing_of(run, model, found["batch"])
         clock = make_clock(config.cost, ctx.device)
         unfused_config, fused_config = (
@@ -181,36 +184,52 @@ def _with_merged(
     run: Puzzle,
     ctx: StageContext,
     work: Workload,
+    blocks: Sequence[BlockOption],
     fused: Sequence[BlockOption],
     table: MeasuredTable,
     user_table: MeasuredTable,
 ) -> MeasuredTable:
-    """The run's table and the merged FFNs' times, from the user's table if they are known there."""
+    """The run's table and the merged FFNs' times, from the user's table if they are known there.
+
+    The machine may have drifted since the run's table was measured, so the FFNs that were merged
+    are timed again in the same rounds, and the new times scaled by what those have changed by.
+    """
     config = run.config.cost
-    # A copy: the table belongs to the stage that measured it, and profiling saves as it goes.
-    both = MeasuredTable(
-        table.origin,
-        table,
-        path=ctx.dir / "latency.csv",
-        mode=table.mode,
-        context_stride=table.context_stride,
-        notes=table.notes,
-    )
-    keys = {shape(run.parent_config, block.ffn).key() for block in fused}
-    for row in () if config.refresh else user_table:
-        if row.key.block in keys and row.key not in both:
-            both.add(row)
+    parent = run.parent_config
+    keys = {shape(parent, block.ffn).key() for block in fused}
+    known = () if config.refresh else [row for row in user_table if row.key.block in keys]
+    # Copies without a file: the table belongs to the stage that measured it.
+    both = _copy(table, [*known, *table])
+    again = {shape(parent, block.ffn).key() for block in blocks} - keys
+    now = _copy(table, [row for row in both if row.key.block not in again])
     profile_space(
-        run.parent_config,
-        [LayerSpace((block.attention,), (block.ffn,)) for block in fused],
+        parent,
+        [LayerSpace((block.attention,), (block.ffn,)) for block in (*fused, *blocks)],
         [work],
         DTYPES[run.config.dtype],
-        both,
+        now,
         make_clock(config, ctx.device),
         config,
         track=ctx.track,
     )
+    timed = [row for row in now if row.key.block in again and row.key in both]
+    drift = float(np.median([both[row.key].seconds / row.seconds for row in timed] or [1.0]))
+    for row in now:
+        if row.key not in both:
+            both.add(replace(row, seconds=drift * row.seconds))
+    both.save(ctx.dir / "latency.csv")
     for row in both:
         user_table.add(row)
     user_table.save()
     return both
+
+
+def _copy(table: MeasuredTable, rows: Iterable[Row]) -> MeasuredTable:
+    """Other rows of the same origin."""
+    return MeasuredTable(
+        table.origin,
+        rows,
+        mode=table.mode,
+        context_stride=table.context_stride,
+        notes=table.notes,
+    )

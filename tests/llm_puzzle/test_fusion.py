@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import adaptive
 from adaptive.core import UserError
 from adaptive.core.cost import MeasuredTable
 from adaptive.core.run import Result
-from adaptive.llm_puzzle import deploy
+from adaptive.llm_puzzle import deploy, fusion_stage
 from adaptive.llm_puzzle.blocks import (
     NO_ATTENTION,
     NO_FFN,
@@ -413,6 +414,34 @@ def test_a_table_of_another_device_may_not_reach_as_far(
     page = result.report.read_text(encoding="utf-8")
     assert "predicted latency" in page
     assert found["reason"] is None or found["reason"].partition(":")[0] in page
+
+
+def test_merged_ffns_are_priced_without_the_drift_since_the_others(
+    deep_dir, folder, copied, tmp_path, monkeypatch
+):
+    """A machine that takes twice as long by now: 10 s would have been 5 s."""
+    profile_space = fusion_stage.profile_space
+
+    def drifted(model, space, workloads, dtype, table, *rest, **more):
+        before = {row.key for row in table}
+        profile_space(model, space, workloads, dtype, table, *rest, **more)
+        costs = MeasuredTable.load(copied / "artifacts" / "costs" / "latency.csv")
+        for row in table:
+            if row.key not in before:
+                seconds = 2 * costs[row.key].seconds if row.key in costs else 10.0
+                table.add(replace(row, seconds=seconds))
+
+    monkeypatch.setattr(fusion_stage, "profile_space", drifted)
+    other = f"cost.table={tmp_path / 'table.csv'}"
+    result = experiment(deep_dir, folder, other).run(copied)
+    costs, both = (
+        MeasuredTable.load(copied / "artifacts" / stage / "latency.csv")
+        for stage in ("costs", "fusion")
+    )
+    merged = [row for row in both if row.key not in costs]
+    assert result.summary["fusion.runs"] > 0 and merged
+    assert all(row.seconds == pytest.approx(5.0) for row in merged)
+    assert all(both[row.key] == row for row in costs)
 
 
 def test_a_child_without_runs_stays_as_it_is(deep_dir, folder, copied):
