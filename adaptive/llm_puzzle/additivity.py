@@ -17,7 +17,6 @@ import numpy as np
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.rounds import Scored, scores_stage
 from adaptive.llm_puzzle.score import compare
@@ -38,7 +37,7 @@ def check(run: Puzzle, ctx: StageContext) -> None:
     parent, config = run.parent(ctx.device).model, run.config
     chosen = json.loads((ctx.input("search") / "architectures.json").read_text(encoding="utf-8"))
     blocks = [BlockOption.from_config(entry) for entry in chosen["child"]]
-    library = Library(ctx.input("library"))
+    library = run.library(ctx)
     rows = Rows.load(ctx.input("calibration") / "validation.safetensors")
     rows = rows.first(config.score.tokens).to(parent.device)
 
@@ -46,7 +45,7 @@ def check(run: Puzzle, ctx: StageContext) -> None:
         child = realise(parent, replaced, library)
         return compare(parent, child, rows, config.score.batch_tokens)["kl"]
 
-    scored = Scored.load(ctx.input(scores_stage(config.search)), run.space)
+    scored = Scored.load(ctx.input(scores_stage(config.search, run.coupled)), run.space)
     own = [layer.parent for layer in run.space]
     pairs = interactions(
         own,

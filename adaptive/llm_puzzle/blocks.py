@@ -81,6 +81,10 @@ class BlockOption:
     ffn: FFNOption
 
     @property
+    def halves(self) -> tuple[AttentionOption, FFNOption]:
+        return self.attention, self.ffn
+
+    @property
     def label(self) -> str:
         return f"{self.attention.label}+{self.ffn.label}"
 
@@ -98,13 +102,21 @@ NO_ATTENTION = AttentionOption("no_op")
 NO_FFN = FFNOption("no_op")
 
 
-def half(option: AttentionOption | FFNOption) -> BlockOption:
-    """The layer that holds this sub-block and nothing else."""
+Option = AttentionOption | FFNOption | BlockOption
+"""What a library holds a variant of: either half of a layer, or both, trained together."""
+
+
+def block_of(option: Option) -> BlockOption:
+    """The layer that holds this option and nothing else."""
+    if isinstance(option, BlockOption):
+        return option
     if isinstance(option, AttentionOption):
         return BlockOption(option, NO_FFN)
     return BlockOption(NO_ATTENTION, option)
 
 
-def side(option: AttentionOption | FFNOption) -> str:
-    """``"attention"`` or ``"ffn"``: which half of a layer the option fills."""
+def side(option: Option) -> str:
+    """``"attention"`` or ``"ffn"``: which half of a layer the option fills; ``"block"``: both."""
+    if isinstance(option, BlockOption):
+        return "block"
     return "attention" if isinstance(option, AttentionOption) else "ffn"

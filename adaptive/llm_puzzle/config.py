@@ -99,6 +99,10 @@ class DistillConfig:
     # layers whose variants of equal shape are trained as one batched problem; null: one on a CPU,
     # on a GPU the more the narrower the parent is
     group: int | None = None
+    # both halves of a pair trained together, on the pairs that a first search leaves, which is then
+    # searched again: trained on per pair; 0: halves are trained apart, and searched once
+    coupled_tokens: int = 0
+    coupled_pairs: int = 3  # pairs of each layer that are left, beside the parent's own, at most
 
 
 @dataclass
@@ -300,12 +304,25 @@ class PuzzleConfig(TaskConfig):
             raise UserError(f"parent_layers={self.parent_layers} must not be negative")
         if self.distill.group is not None and self.distill.group < 1:
             raise UserError(f"distill.group={self.distill.group} must be at least 1, or null")
+        if self.distill.coupled_tokens and self.search.rounds > 1:
+            raise UserError(
+                f"distill.coupled_tokens={self.distill.coupled_tokens} does not go with "
+                f"search.rounds={self.search.rounds}, whose scores are taken on halves trained "
+                "apart: set one of them back to 0 tokens or 1 round"
+            )
+        if self.distill.coupled_tokens and self.search.fuse_ffn:
+            raise UserError(
+                f"distill.coupled_tokens={self.distill.coupled_tokens} does not go with "
+                "search.fuse_ffn=true, which merges FFNs that were trained apart: set one of them "
+                "back to 0 tokens or false"
+            )
         if not 0 <= self.distill.early_stop < 1:
             raise UserError(f"distill.early_stop={self.distill.early_stop} must be in [0, 1)")
         if len(set(self.baselines)) < len(self.baselines):
             raise UserError(f"baselines={self.baselines} names one twice")
         counts = {
             "distill.tokens": self.distill.tokens,
+            "distill.coupled_tokens": self.distill.coupled_tokens,
             "gkd.tokens": self.gkd.tokens,
             "gkd.long.tokens": self.gkd.long.tokens,
             "gkd.cosine": self.gkd.cosine,
@@ -336,6 +353,7 @@ class PuzzleConfig(TaskConfig):
             "data.validation_tokens": self.data.validation_tokens,
             "data.batch_size": self.data.batch_size,
             "distill.batch_size": self.distill.batch_size,
+            "distill.coupled_pairs": self.distill.coupled_pairs,
             "score.tokens": self.score.tokens,
             "workload.batch": self.workload.batch,
             "workload.prompt": self.workload.prompt,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from adaptive.core import Budget, ChoiceProblem, solve_best
+from adaptive.core import Budget, ChoiceProblem, InfeasibleError, solve_best
 from adaptive.core.cost import CostModel, MeasuredTable, Origin, Roofline, shipped_table
 from adaptive.core.engine.verify import stride_of
 from adaptive.core.hardware import detect
@@ -19,6 +19,7 @@ from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle import fusion
 from adaptive.llm_puzzle.config import CostConfig
 from adaptive.llm_puzzle.data import Rows
+from adaptive.llm_puzzle.export.restrict import masked
 from adaptive.llm_puzzle.latency import (
     make_clock,
     measure_model,
@@ -27,11 +28,10 @@ from adaptive.llm_puzzle.latency import (
     open_table,
     profile_space,
 )
-from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.parent import load_parent
 from adaptive.llm_puzzle.prices import Pricing, blocks_of
 from adaptive.llm_puzzle.realise import child_config, realise
-from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage
+from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage, search_before
 from adaptive.llm_puzzle.runtime import engine_of
 from adaptive.llm_puzzle.score import compare
 from adaptive.llm_puzzle.search import Found, baseline, latency_frontier
@@ -108,9 +108,9 @@ def step(run: Puzzle, ctx: StageContext, index: int) -> None:
     first = index == 1
     scored = Scored.load(ctx.input("scores" if first else f"scores_{index - 1}"), run.space)
     repaired = scored.repaired(run.space, config.score.metric, config.search.isotonic)
-    batches = run.batch_sizes if first else [_batch(ctx, index - 1)]
+    batches = run.batch_sizes if first else [_batch(ctx, f"search_{index - 1}")]
     scores, metric = repaired.scores, config.score.metric
-    problems = _restricted(
+    problems = restricted(
         run, {b: pricing_of(run, latency, b).problem(scores, metric) for b in batches}
     )
     budget = Budget(config.budget.limits())
@@ -135,7 +135,8 @@ def step(run: Puzzle, ctx: StageContext, index: int) -> None:
 def search(run: Puzzle, ctx: StageContext) -> None:
     """Finds the child and the baselines' choices.
 
-    The baselines go by the scores around the parent, whatever the number of rounds.
+    The baselines go by the scores around the parent, whatever the number of rounds, and have the
+    whole space where the child has a reduced one.
 
     Summary: beside the child's costs, ``child.kl.predicted`` (of several rounds: the measured KL of
     the last partial child and the changes scored around it), ``rounds``, ``scores.repaired`` and
@@ -143,38 +144,32 @@ def search(run: Puzzle, ctx: StageContext) -> None:
     most, in the scores that this search goes by), ``search.solutions`` (found; fewer than asked
     for where no more differ enough) and ``search.kept`` (which of them, from 1).
     """
-    config, parent, metric = run.config, run.parent_config, run.config.score.metric
-    rounds = config.search.rounds
+    config, metric = run.config, run.config.score.metric
+    rounds, before = config.search.rounds, search_before(config.search, run.coupled)
     latency, user_table = latency_model(run, ctx)
-    scored = Scored.load(ctx.input(scores_stage(config.search)), run.space)
-    repaired = scored.repaired(run.space, metric, config.search.isotonic)
+    scored = Scored.load(ctx.input(scores_stage(config.search, run.coupled)), run.space)
+    # Pairs trained together are no rungs of a ladder of halves trained apart.
+    isotonic = config.search.isotonic
+    repaired = scored.repaired(run.space, metric, isotonic and not run.coupled)
     base = scored.own[metric]
-    batches = [_batch(ctx, rounds - 1)] if rounds > 1 else run.batch_sizes
+    batches = [_batch(ctx, before)] if before else run.batch_sizes
     pricings = {b: pricing_of(run, latency, b) for b in batches}
     budget = Budget(config.budget.limits())
-    problems = _restricted(
-        run, {b: p.problem(repaired.scores, metric) for b, p in pricings.items()}
-    )
+    problems = restricted(run, {b: p.problem(repaired.scores, metric) for b, p in pricings.items()})
 
     checks: list[dict[str, float]] = []
-
-    def measure(batch: int, choice: np.ndarray) -> float:
-        assert user_table is not None
-        child = child_config(parent, blocks_of(pricings[batch].space, choice))
-        clock = make_clock(config.cost, ctx.device)
-        work, dtype = run.workloads[batch], DTYPES[config.dtype]
-        limit = config.verify.seconds / 3
-        measure_model(parent, child, work, dtype, user_table, clock, limit)
-        seconds = measured_latency(user_table, model_key(child), work, dtype)
-        predicted = problems[batch].total(choice)["latency"]
-        checks.append({"predicted": predicted, "measured": seconds})
-        return seconds
-
-    check = measure if user_table is not None else None
+    check = checker(run, ctx, problems, user_table, checks)
     attempts = config.verify.tighten
 
     def find(exclude: Sequence[np.ndarray]) -> Found:
-        return search_child(problems, budget, config.search, check, attempts, exclude=exclude)
+        try:
+            return search_child(problems, budget, config.search, check, attempts, exclude=exclude)
+        except InfeasibleError:
+            if not run.coupled or exclude:
+                raise
+            # A limit that was tightened is beyond the reduced space: what its search was left with.
+            earlier = _only(run, problems, ctx.input("search_decoupled"))
+            return search_child(earlier, budget, config.search, check, 0)
 
     solutions, shortage = diverse(find, config.search.n_solutions)
     kept, rows = 0, []
@@ -188,11 +183,11 @@ def search(run: Puzzle, ctx: StageContext) -> None:
     choices: dict[str, Any] = {"child": found.allocation.choice.tolist()}
     reasons: dict[str, str | None] = {}
     around_parent = found
-    if rounds > 1:
+    if before:
         first = Scored.load(ctx.input("scores"), run.space)
-        scores = first.repaired(run.space, metric, config.search.isotonic).scores
+        scores = first.repaired(run.space, metric, isotonic).scores
         problem = pricings[found.batch].problem(scores, metric)
-        around_parent = replace(found, problem=_restricted(run, {0: problem})[0])
+        around_parent = replace(found, problem=restricted(run, {0: problem})[0])
     for name in config.baselines:
         choice, reason = baseline(name, around_parent, ctx.seed, check, attempts)
         choices[name] = None if choice is None else choice.tolist()
@@ -238,7 +233,53 @@ def search(run: Puzzle, ctx: StageContext) -> None:
     )
 
 
-def _restricted(run: Puzzle, problems: dict[int, ChoiceProblem]) -> dict[int, ChoiceProblem]:
+def checker(
+    run: Puzzle,
+    ctx: StageContext,
+    problems: dict[int, ChoiceProblem],
+    table: MeasuredTable | None,
+    checks: list[dict[str, float]],
+) -> Callable[[int, np.ndarray], float] | None:
+    """Measures the latency of a choice on the device; None where latency comes from elsewhere.
+
+    Args:
+        run: the run.
+        ctx: of the stage that searches.
+        problems: by batch size.
+        table: that measurements are added to.
+        checks: is added to, the predicted and the measured latency of each choice.
+    """
+    if table is None:
+        return None
+    config, parent = run.config, run.parent_config
+
+    def measure(batch: int, choice: np.ndarray) -> float:
+        child = child_config(parent, blocks_of(run.space, choice))
+        clock = make_clock(config.cost, ctx.device)
+        work, dtype = run.workloads[batch], DTYPES[config.dtype]
+        limit = config.verify.seconds / 3
+        measure_model(parent, child, work, dtype, table, clock, limit)
+        seconds = measured_latency(table, model_key(child), work, dtype)
+        predicted = problems[batch].total(choice)["latency"]
+        checks.append({"predicted": predicted, "measured": seconds})
+        return seconds
+
+    return measure
+
+
+def _only(
+    run: Puzzle, problems: dict[int, ChoiceProblem], directory: Path
+) -> dict[int, ChoiceProblem]:
+    """The problems with nothing to choose: the child of an earlier search is left."""
+    found = json.loads((directory / "step.json").read_text(encoding="utf-8"))
+    mask = [
+        [block.to_config() == chosen for block in layer.blocks]
+        for layer, chosen in zip(run.space, found["blocks"], strict=True)
+    ]
+    return {batch: masked(problem, mask) for batch, problem in problems.items()}
+
+
+def restricted(run: Puzzle, problems: dict[int, ChoiceProblem]) -> dict[int, ChoiceProblem]:
     """The problems with the options that exports and the engine can do with."""
     options, budget = run.config.search, Budget(run.config.budget.limits())
     return run.restriction.apply(
@@ -248,7 +289,7 @@ def _restricted(run: Puzzle, problems: dict[int, ChoiceProblem]) -> dict[int, Ch
 
 def _measured_kl(run: Puzzle, ctx: StageContext, choices: Sequence[np.ndarray]) -> list[float]:
     """KL from the parent, on all validation rows, of children as the library gives them."""
-    parent, library = run.parent(ctx.device).model, Library(ctx.input("library"))
+    parent, library = run.parent(ctx.device).model, run.library(ctx)
     rows = Rows.load(ctx.input("calibration") / "validation.safetensors").to(parent.device)
     return [
         compare(
@@ -294,9 +335,9 @@ def verify(run: Puzzle, ctx: StageContext) -> None:
     ctx.summary(result)
 
 
-def _batch(ctx: StageContext, index: int) -> int:
-    """The batch size that an earlier round has chosen."""
-    path = ctx.input(f"search_{index}") / "step.json"
+def _batch(ctx: StageContext, stage: str) -> int:
+    """The batch size that an earlier search has chosen."""
+    path = ctx.input(stage) / "step.json"
     return json.loads(path.read_text(encoding="utf-8"))["batch"]
 
 

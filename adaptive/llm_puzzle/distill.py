@@ -1,9 +1,9 @@
-"""Blockwise local distillation, decoupled (Puzzle, section 3).
+"""Blockwise local distillation, decoupled and coupled (Puzzle, section 3).
 
 A variant of one half of a layer is trained with the parent's other half, frozen, around it: the
 block gets the parent's activation as input and has to reproduce the parent's output. No gradient
 leaves the block, so every variant of every layer is trained alone, and one pass of the parent
-serves them all.
+serves them all. Coupled, both halves of a pair are trained at once in the same way.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from adaptive.core.run import Ranks, shares
 from adaptive.llm_puzzle.activations import Store
-from adaptive.llm_puzzle.blocks import AttentionOption
+from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, Option
 from adaptive.llm_puzzle.config import DistillConfig
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.group_trainer import GroupTrainer, Option, Speed
+from adaptive.llm_puzzle.group_trainer import GroupTrainer, Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
 from adaptive.llm_puzzle.shapes import shape
@@ -62,11 +62,39 @@ def build_library(
         speed: is added to.
         ranks: the processes that share the work; None is one.
     """
+    wanted = [layer.variants for layer in space]
+    more = {"track": track, "log": log, "store": store, "speed": speed, "ranks": ranks}
+    build_variants(model, wanted, rows, config, library, seed, batch_size, **more)
+
+
+def build_variants(
+    model: PuzzleForCausalLM,
+    wanted: Sequence[Sequence[Option]],
+    rows: Rows,
+    config: DistillConfig,
+    library: Library,
+    seed: int,
+    batch_size: int,
+    track: Callable[[Iterator[Job], int], Iterable[Job]] = lambda jobs, _: jobs,
+    log: Callable[[VariantRecord], None] = lambda _: None,
+    store: Store | None = None,
+    speed: Speed | None = None,
+    ranks: Ranks | None = None,
+    apart: Library | None = None,
+) -> None:
+    """:func:`build_library` for a list of what to make in each layer.
+
+    Args:
+        model, rows, config, library, seed, batch_size, track, log, store, speed, ranks: as there.
+        wanted: options of every layer, of one half or of both.
+        apart: holds the variants that pairs start from; only pairs need it.
+    """
     ranks = ranks or Ranks()
-    relay = Relay(ranks, shares(training_flops(model.config, space), ranks.world))
-    together = [g for g in groups(model, space, config, relay) if g[0] in relay.own]
+    parent = [BlockOption.from_config(entry) for entry in model.config.blocks]
+    relay = Relay(ranks, shares(training_flops(model.config, wanted, parent), ranks.world))
+    together = [g for g in groups(model, wanted, config, relay) if g[0] in relay.own]
     jobs_of = [
-        [option for option in _options(space, group) if _lacking(library, space, group, option)]
+        [option for option in _options(wanted, group) if _lacking(library, wanted, group, option)]
         for group in together
     ]
     # All walk, or none does: who waits for activations that nobody sends waits for ever.
@@ -83,33 +111,34 @@ def build_library(
     speed = speed or Speed()
     for group, option in track(jobs(), sum(map(len, jobs_of))):
         if trainer is None or trainer.group is not group:
-            trainer = GroupTrainer(model, group, rows, config, batch_size, seed, speed)
-        having = [i for i, at in enumerate(group) if option in space[at.index].variants]
+            trainer = GroupTrainer(model, group, rows, config, batch_size, seed, speed, apart)
+        having = [i for i, at in enumerate(group) if option in wanted[at.index]]
         for module, record in trainer(option, having):
             if library.record(record.layer, option) is None:
                 library.save(option, module, record)
                 log(record)
 
 
-def training_flops(config: PuzzleModelConfig, space: Sequence[LayerSpace]) -> list[float]:
+def training_flops(
+    config: PuzzleModelConfig, wanted: Sequence[Sequence[Option]], parent: Sequence[BlockOption]
+) -> list[float]:
     """FLOPs a token of training the variants of each layer, attention scores left out."""
+
+    def flops(option: Option, own: BlockOption) -> int:
+        if isinstance(option, BlockOption):
+            return 3 * sum(shape(config, half).token_flops() for half in option.halves)
+        frozen = shape(config, own.ffn).token_flops() if isinstance(option, AttentionOption) else 0
+        return 3 * shape(config, option).token_flops() + 2 * frozen
+
     return [
-        float(
-            sum(
-                3 * shape(config, option).token_flops()
-                + 2
-                * isinstance(option, AttentionOption)
-                * shape(config, options.parent.ffn).token_flops()
-                for option in options.variants
-            )
-        )
-        for options in space
+        float(sum(flops(option, own) for option in options))
+        for options, own in zip(wanted, parent, strict=True)
     ]
 
 
 def groups(
     model: PuzzleForCausalLM,
-    space: Sequence[LayerSpace],
+    layers: Sequence[object],
     config: DistillConfig,
     relay: Relay | None = None,
 ) -> list[list[int]]:
@@ -118,7 +147,7 @@ def groups(
     They follow each other, the parent's halves have the same shapes in all of them, and they
     belong to one process.
     """
-    starts = {layers.start for layers in relay.layers} if relay else set()
+    starts = {own.start for own in relay.layers} if relay else set()
     blocks = model.config.blocks
     size = config.group
     if size is None:
@@ -126,7 +155,7 @@ def groups(
         narrow = model.device.type == "cuda"
         size = max(1, GROUP_WEIGHTS // model.config.hidden_size**2) if narrow else 1
     found: list[list[int]] = []
-    for layer in range(len(space)):
+    for layer in range(len(layers)):
         last = found[-1] if found else []
         fits = last and len(last) < size and layer not in starts
         if fits and blocks[last[0]] == blocks[layer]:
@@ -136,13 +165,13 @@ def groups(
     return found
 
 
-def _options(space: Sequence[LayerSpace], group: Sequence[int]) -> list[Option]:
+def _options(wanted: Sequence[Sequence[Option]], group: Sequence[int]) -> list[Option]:
     """Every variant of some of the layers once."""
-    return list(dict.fromkeys(option for layer in group for option in space[layer].variants))
+    return list(dict.fromkeys(option for layer in group for option in wanted[layer]))
 
 
 def _lacking(
-    library: Library, space: Sequence[LayerSpace], group: Sequence[int], option: Option
+    library: Library, wanted: Sequence[Sequence[Option]], group: Sequence[int], option: Option
 ) -> bool:
-    layers = [layer for layer in group if option in space[layer].variants]
+    layers = [layer for layer in group if option in wanted[layer]]
     return any(library.record(layer, option) is None for layer in layers)

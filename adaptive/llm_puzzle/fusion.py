@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -29,6 +29,9 @@ from adaptive.llm_puzzle.blocks import (
 )
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
+
+if TYPE_CHECKING:
+    from adaptive.llm_puzzle.puzzle import Puzzle
 
 STAGE = "fusion"
 
@@ -173,9 +176,9 @@ def kept(ctx: StageContext) -> dict[str, Any] | None:
     return found if found["kept"] else None
 
 
-def library_of(ctx: StageContext) -> Library:
+def library_of(run: Puzzle, ctx: StageContext) -> Library:
     """Where a stage's sub-blocks come from: for a fused child the merged FFNs as well."""
-    library = Library(ctx.input("library"))
+    library = run.library(ctx)
     found = kept(ctx) if ctx.name == "child" else None
     if found is None:
         return library

@@ -14,11 +14,11 @@ import torch
 
 from adaptive.core.run import stage_seed
 from adaptive.llm_puzzle.activations import ahead
-from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption, side
+from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption, Option, side
 from adaptive.llm_puzzle.config import DistillConfig
 from adaptive.llm_puzzle.data import Rows, steps_for
 from adaptive.llm_puzzle.initialise import LayerInitialiser
-from adaptive.llm_puzzle.library import VariantRecord
+from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
 from adaptive.llm_puzzle.shapes import shape
 from adaptive.llm_puzzle.trainee import Trainee
@@ -26,8 +26,6 @@ from adaptive.llm_puzzle.walk import LayerActivations, Positions
 
 HELD_OUT = 8  # one row in so many measures losses and is not trained on
 CHECKS = 8  # of the held-out loss during a training that may stop early
-
-Option = AttentionOption | FFNOption
 
 
 @dataclass
@@ -64,7 +62,21 @@ class _Part:
 
 
 class GroupTrainer:
-    """Initialises and trains variants of some layers."""
+    """Initialises and trains variants of some layers.
+
+    Variants of one half start from the parent. Pairs of halves start from the library's variants of
+    either, so that what training them together brings is on top of training them apart.
+
+    Args:
+        model: the parent.
+        group: activations of the layers.
+        rows: that they belong to.
+        config: initialisation and training.
+        batch_size: rows at once where nothing is trained.
+        seed: together with the option it fixes a variant's training.
+        speed: is added to.
+        library: of variants trained apart; only pairs need it.
+    """
 
     def __init__(
         self,
@@ -75,9 +87,10 @@ class GroupTrainer:
         batch_size: int,
         seed: int,
         speed: Speed,
+        library: Library | None = None,
     ):
         self.model, self.config, self.batch_size, self.seed = model, config, batch_size, seed
-        self.group, self.speed = group, speed
+        self.group, self.speed, self.library = group, speed, library
         held = max(1, len(rows) // HELD_OUT) if len(rows) > 1 else 0
         self.rows = Rows(rows.ids_NT[held:], rows.lengths_N[held:])
         self.positions = Positions.of(model, group[0].x_NTH)
@@ -95,15 +108,16 @@ class GroupTrainer:
         parts = [self.parts[i] for i in layers]
         modules, losses = [], []
         for part in parts:
-            starts = {how: part.initialise(option, how) for how in ("paper", "ridge")}
-            losses.append({how: self.loss(m, option, part.held) for how, m in starts.items()})
-            modules.append(starts[self.config.init])
+            starts, how = self._starts(part, option)
+            found = {name: self.loss(m, option, part.held) for name, m in starts.items()}
+            losses.append({**found, "start": found[how]})
+            modules.append(starts[how])
         initial = [{n: w.clone() for n, w in m.state_dict().items()} for m in modules]
         tokens = [0] * len(modules)
         if self.config.tokens:
             tokens = self._train(modules, option, parts)
         for i, (module, part) in enumerate(zip(modules, parts, strict=True)):
-            start = losses[i][self.config.init]
+            start = losses[i]["start"]
             loss = self.loss(module, option, part.held) if tokens[i] else start
             if not loss < start:  # also when it is NaN
                 module.load_state_dict(initial[i])
@@ -113,13 +127,21 @@ class GroupTrainer:
                 side=side(option),
                 option=option.label,
                 params=sum(weight.numel() for weight in module.parameters()),
-                loss_paper=losses[i]["paper"],
-                loss_ridge=losses[i]["ridge"],
+                loss_paper=losses[i].get("paper"),
+                loss_ridge=losses[i].get("ridge"),
                 loss_start=start,
                 loss=loss,
                 tokens=tokens[i],
             )
             yield module, record
+
+    def _starts(self, part: _Part, option: Option) -> tuple[dict[str, PuzzleLayer], str]:
+        """Initial variants, and the name of the one to train."""
+        if isinstance(option, BlockOption):
+            assert self.library is not None
+            apart = self.library.load_block(self.model, part.train.index, option)
+            return {"apart": apart}, "apart"
+        return {how: part.initialise(option, how) for how in ("paper", "ridge")}, self.config.init
 
     def _train(
         self, modules: list[PuzzleLayer], option: Option, parts: Sequence[_Part]
@@ -179,8 +201,9 @@ class GroupTrainer:
             torch.cuda.synchronize(self.model.device)
         self.speed.seconds += time.perf_counter() - begun
         lengths = torch.cat([self.rows.lengths_N[index] for index in order]).tolist()
-        own = shape(self.model.config, option)
-        flops = 3 * sum(own.prefill_flops(1, n) for n in lengths)
+        halves = option.halves if isinstance(option, BlockOption) else (option,)
+        trained = [shape(self.model.config, half) for half in halves]
+        flops = 3 * sum(half.prefill_flops(1, n) for half in trained for n in lengths)
         if isinstance(option, AttentionOption):
             block = self.model.config.blocks[at.index]["ffn"]
             partner = shape(self.model.config, FFNOption.from_config(block))
@@ -199,11 +222,12 @@ class GroupTrainer:
         return error / energy
 
     def _output(self, module: PuzzleLayer, option: Option, at: LayerActivations) -> torch.Tensor:
-        """Output of the block at real tokens, [M, H], with the parent's other half."""
+        """Output of the block at real tokens, [M, H], with the parent's half if one is missing."""
         if isinstance(option, FFNOption):
             return module.feed(at.mid_NTH[at.mask_NT])
         mid_BTH = self.positions.attend(module, at.x_NTH)
-        return at.layer.feed(mid_BTH[at.mask_NT])
+        feeding = module if isinstance(option, BlockOption) else at.layer
+        return feeding.feed(mid_BTH[at.mask_NT])
 
     @torch.no_grad()
     def _losses(self, trainee: Trainee, held: Sequence[LayerActivations]) -> torch.Tensor:

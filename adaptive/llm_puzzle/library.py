@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from adaptive.core.errors import UserError
 from adaptive.core.run import atomic_path
-from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption, side
+from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption, Option, side
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
 from adaptive.llm_puzzle.quantise import rounded
 from adaptive.llm_puzzle.space import LayerSpace
@@ -29,11 +29,12 @@ class VariantRecord:
 
     Attributes:
         layer: index.
-        side: ``attention`` or ``ffn``.
+        side: ``attention``, ``ffn``, or ``block`` for both halves trained together.
         option: label.
-        params: parameters of the sub-block.
-        loss_paper: with the paper's initial weights.
-        loss_ridge: with the closed-form ones.
+        params: parameters of the sub-block, or of both.
+        loss_paper: with the paper's initial weights; None for a block, whose training starts from
+            halves that were trained apart.
+        loss_ridge: with the closed-form ones; likewise.
         loss_start: with the ones that training started from.
         loss: of what the library holds.
         tokens: trained on.
@@ -43,8 +44,8 @@ class VariantRecord:
     side: str
     option: str
     params: int
-    loss_paper: float
-    loss_ridge: float
+    loss_paper: float | None
+    loss_ridge: float | None
     loss_start: float
     loss: float
     tokens: int
@@ -53,17 +54,23 @@ class VariantRecord:
 class Library:
     """A directory of variants, ``layer_007/ffn-ffn512.safetensors`` and so on.
 
+    Pairs of halves that were trained together lie beside them or in a directory of their own, as
+    ``layer_007/block-kv2+ffn512.safetensors``.
+
     Args:
         directory: of the library; made when the first variant is saved.
+        coupled: directory of pairs trained together, which :meth:`block` prefers; None: all pairs
+            are put together from halves that were trained apart.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, coupled: Path | None = None):
         self.directory = directory
+        self.coupled = None if coupled is None else Library(coupled)
 
-    def path(self, layer: int, option: AttentionOption | FFNOption) -> Path:
+    def path(self, layer: int, option: Option) -> Path:
         return self.directory / f"layer_{layer:03d}" / f"{side(option)}-{option.label}.safetensors"
 
-    def save(self, option: AttentionOption | FFNOption, module: PuzzleLayer, record: VariantRecord):
+    def save(self, option: Option, module: PuzzleLayer, record: VariantRecord) -> None:
         """Writes a variant; a kill leaves the whole file or none."""
         path = self.path(record.layer, option)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +78,7 @@ class Library:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={"record": json.dumps(asdict(record))})
 
-    def record(self, layer: int, option: AttentionOption | FFNOption) -> VariantRecord | None:
+    def record(self, layer: int, option: Option) -> VariantRecord | None:
         """What is known of a variant, ``None`` where the library does not hold it."""
         path = self.path(layer, option)
         if not path.is_file():
@@ -84,7 +91,7 @@ class Library:
                 f"library: {path} is damaged ({error}); delete it and run again"
             ) from None
 
-    def state(self, layer: int, option: AttentionOption | FFNOption) -> dict[str, torch.Tensor]:
+    def state(self, layer: int, option: Option) -> dict[str, torch.Tensor]:
         """The weights of a variant, named as in its layer."""
         path = self.path(layer, option)
         if not path.is_file():
@@ -123,6 +130,31 @@ class Library:
             whole = self.weights(model, layer, replace(option, bits=None))
             return rounded(whole, option.bits)
         return self.state(layer, option)
+
+    def holds_together(self, layer: int, block: BlockOption) -> bool:
+        """Whether the halves of a block were trained together."""
+        return self.coupled is not None and self.coupled.path(layer, block).is_file()
+
+    def block(
+        self, model: PuzzleForCausalLM, layer: int, block: BlockOption
+    ) -> dict[str, torch.Tensor]:
+        """The weights of a whole layer, its halves trained together where that was done.
+
+        Args:
+            model: the parent, which its own sub-blocks come from.
+            layer: index.
+            block: a pair of options.
+        """
+        if self.coupled is not None and self.holds_together(layer, block):
+            return self.coupled.state(layer, block)
+        parts = [self.weights(model, layer, half) for half in block.halves if half.kind != "no_op"]
+        return {name: weight for part in parts for name, weight in part.items()}
+
+    def load_block(self, model: PuzzleForCausalLM, layer: int, block: BlockOption) -> PuzzleLayer:
+        """A frozen layer with the weights of :meth:`block`."""
+        whole = build(model, block)
+        whole.load_state_dict(self.block(model, layer, block))
+        return whole.eval().requires_grad_(False)
 
     def records(self, space: Sequence[LayerSpace]) -> Iterator[VariantRecord]:
         """Of every variant of the space that the library holds."""

@@ -6,8 +6,10 @@ calibration -> library -> scores +-> search -> child, baselines -> verify, expor
            +-> contexts ---------------------> child, baselines
 
 With ``search.rounds`` above 1, ``search_1 -> scores_1 -> search_2 -> ...`` stand between the scores
-and the search (:mod:`adaptive.llm_puzzle.rounds`); with ``search.fuse_ffn`` the stage ``fusion``
-between the search and the child (:mod:`adaptive.llm_puzzle.fusion_stage`).
+and the search (:mod:`adaptive.llm_puzzle.rounds`); with ``distill.coupled_tokens``,
+``search_decoupled -> coupled -> scores_coupled`` do (:mod:`adaptive.llm_puzzle.coupled`). With
+``search.fuse_ffn`` the stage ``fusion`` stands between the search and the child
+(:mod:`adaptive.llm_puzzle.fusion_stage`).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from adaptive.core.run import Stage
-from adaptive.llm_puzzle import additivity, deploy, plan, report
+from adaptive.llm_puzzle import additivity, coupled, deploy, plan, report
 from adaptive.llm_puzzle.calibration import calibrate, read_contexts
 from adaptive.llm_puzzle.children import make_child
 from adaptive.llm_puzzle.config import PuzzleConfig, SearchConfig
@@ -55,9 +57,14 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     budget = [config.budget, config.workload, config.cost, config.verify.tighten]
     last = _searched(replace(config.search, interactions=0))
     partial_way = {**last, "n_solutions": 1, "frontier": []}
-    rounds, last_scores = config.search.rounds, scores_stage(config.search)
+    rounds, last_scores = config.search.rounds, scores_stage(config.search, run.coupled)
+    # Halves are trained apart, and searched first, in the same way whether pairs follow or not.
+    apart = replace(config.distill, coupled_tokens=0, coupled_pairs=1)
+    pairs = ("coupled",) if run.coupled else ()
     # Diverse solutions are put together and measured where they are found.
-    realised = ("calibration", "library") if config.search.n_solutions > 1 else ()
+    realised = ("calibration", "library", *pairs) if config.search.n_solutions > 1 else ()
+    before = ["search_decoupled", "scores_coupled"] if run.coupled else _before(rounds)
+    made_of = ("calibration", "library", *pairs, "search")
     children = ["child", *(f"baseline_{name}" for name in config.baselines)]
     fusing = [STAGE] if config.search.fuse_ffn else []
     keep_last = any(rules.last_ffn for _, rules in readers_of(config))
@@ -80,7 +87,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             "library",
             partial(build, run),
             ("calibration",),
-            [identity, config.space, config.distill],
+            [identity, config.space, apart],
             parallel=True,
         ),
         Stage(
@@ -105,10 +112,11 @@ def stages(config: PuzzleConfig) -> list[Stage]:
                 ),
             )
         ),
+        *(coupled.stages(run, identity, budget, partial_way) if run.coupled else ()),
         Stage(
             "search",
             partial(deploy.search, run),
-            tuple(dict.fromkeys(["scores", "costs", *_before(rounds), *realised])),
+            tuple(dict.fromkeys(["scores", "costs", *before, *realised])),
             [identity, config.score.metric, budget, last, config.baselines, run.restriction],
         ),
         *(
@@ -125,7 +133,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
                 name,
                 partial(make_child, run),
                 (
-                    *("calibration", "contexts", "library", "search", *fusing),
+                    *(*made_of, "contexts", *fusing),
                     *(["child"] if name != "child" else []),
                 ),
                 [identity, config.gkd, config.evaluate],
@@ -136,9 +144,10 @@ def stages(config: PuzzleConfig) -> list[Stage]:
         Stage(
             "additivity",
             partial(additivity.check, run),
-            ("calibration", "library", last_scores, "search"),
+            (*made_of, last_scores),
             [config.score, config.search.interactions, rounds],
         ),
+        *(coupled.check_stages(run) if run.coupled else ()),
         Stage("verify", partial(deploy.verify, run), ("search", *fusing, "child"), [config.verify]),
         Stage("export", partial(export, run), ("child",), [config.export, config.search.portable]),
         Stage(
@@ -148,6 +157,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
                 *("contexts", "library", "scores", "search", "additivity", "verify", "export"),
                 *fusing,
                 *children,
+                *(("search_decoupled", "coupled", "coupled_kl") if run.coupled else ()),
                 *(f"{kind}_{i}" for i in range(1, rounds) for kind in ("search", "scores")),
             ),
             [config],

@@ -18,6 +18,7 @@ from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.export.restrict import Restriction, restriction
 from adaptive.llm_puzzle.fingerprint import fingerprint
+from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
 from adaptive.llm_puzzle.parent import (
     Parent,
@@ -71,6 +72,15 @@ class Puzzle:
     def origin(self) -> Origin:
         """Where latencies are measured: a run that goes on elsewhere measures them anew."""
         return Origin.here(resolve_device(self.config.device))
+
+    @property
+    def coupled(self) -> bool:
+        """Whether pairs of halves are trained together after a first search."""
+        return self.config.distill.coupled_tokens > 0
+
+    def library(self, ctx: StageContext) -> Library:
+        """What children are made of: pairs trained together, where there are such, and halves."""
+        return Library(ctx.input("library"), ctx.input("coupled") if self.coupled else None)
 
     @property
     def text_sources(self) -> list[str]:

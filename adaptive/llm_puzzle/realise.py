@@ -39,7 +39,8 @@ def realise(
     Args:
         parent: gives the embedding, the head, the final norm and every sub-block that is kept.
         blocks: one a layer.
-        library: gives the other sub-blocks, and rounds those of fewer bits.
+        library: gives the other sub-blocks, pairs that it holds trained together as such, and
+            rounds those of fewer bits.
         device: of the child; None is the parent's.
     """
     device = device or parent.device
@@ -53,11 +54,8 @@ def realise(
         if not name.startswith("model.layers."):
             child.get_parameter(name).copy_(weight)
     for i, block in enumerate(blocks):
-        layer, names = child.model.layers[i], set()
-        for option in (block.attention, block.ffn):
-            if option.kind != "no_op":
-                for name, weight in library.weights(parent, i, option).items():
-                    layer.get_parameter(name).copy_(weight)
-                    names.add(name)
-        assert names == {name for name, _ in layer.named_parameters()}
+        layer, part = child.model.layers[i], library.block(parent, i, block)
+        for name, weight in part.items():
+            layer.get_parameter(name).copy_(weight)
+        assert part.keys() == {name for name, _ in layer.named_parameters()}
     return child.eval().requires_grad_(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def write(ctx: StageContext, config: PuzzleConfig) -> None:
     _promise(page, promised["cost"], checked, _read(ctx.input("search") / "checks.json"))
     report_search.rounds(page, ctx, config.search.rounds)
     report_search.solutions(page, ctx)
+    report_search.coupled(page, ctx, config.distill.coupled_tokens)
     report_search.additivity(page, ctx)
     report_search.ffn_fusion(page, ctx)
     _results(page, results)
@@ -101,8 +103,9 @@ def _frontier(
     marked = {}
     for name in results:
         choice = np.array(found["choices"][name])
-        total = problem.total(choice)["latency"]
-        marked[name] = (1e3 * total, found["base"] + problem.total_loss(choice))
+        total, loss = problem.total(choice)["latency"], problem.total_loss(choice)
+        if math.isfinite(loss):  # a baseline may lie outside of the reduced space
+            marked[name] = (1e3 * total, found["base"] + loss)
     kind = "lower bound" if bound else "predicted from measured blocks"
     page.section("Frontier").figure(
         frontier_plot(
@@ -111,7 +114,12 @@ def _frontier(
             y=METRIC_LABELS[config.score.metric],
             marked=marked,
         ),
-        "Least loss that the library allows at each latency, with the child and the baselines.",
+        "Least loss that the library allows at each latency, with the child and the baselines."
+        + (
+            " Of pairs trained together and those left beside them, which few baselines keep to."
+            if config.distill.coupled_tokens
+            else ""
+        ),
     )
     page.table(
         [

@@ -72,6 +72,42 @@ def solutions(page: Report, ctx: StageContext) -> None:
         page.text(f"There are no more: {found['shortage']}.")
 
 
+def coupled(page: Report, ctx: StageContext, tokens: int) -> None:
+    """What training pairs together brought, if there were to be any: by layer, and to the child."""
+    if not tokens:
+        return
+    records = _read(ctx, "coupled", "coupled.json")
+    kl = _read(ctx, "coupled_kl", "coupled_kl.json")
+    chosen = _read(ctx, "search", "search.json")["allocation"]["labels"]
+    page.section("Coupled distillation").table(
+        [
+            {
+                "child put together from": name,
+                "KL from the parent": f"{kl[key]:.4f}",
+            }
+            for name, key in (
+                ("halves trained apart", "coupled.kl.decoupled"),
+                ("pairs trained together", "coupled.kl"),
+            )
+        ],
+        "The same architecture on the validation rows, before global distillation.",
+    )
+    if records:
+        page.table(
+            [
+                {
+                    "layer": str(record["layer"]),
+                    "pair": record["option"],
+                    "halves trained apart": f"{record['loss_start']:.4f}",
+                    "trained together": f"{record['loss']:.4f}",
+                    "in the child": "yes" if chosen[record["layer"]] == record["option"] else "",
+                }
+                for record in records
+            ],
+            "Normalised error of the block's output on held-out rows.",
+        )
+
+
 def additivity(page: Report, ctx: StageContext) -> None:
     """The child's KL, and that of pairs of its layers, against the sums of their scores."""
     checked: Mapping[str, Any] = _read(ctx, "additivity", "additivity.json")

@@ -94,9 +94,23 @@ class Scored:
         )
 
 
-def scores_stage(config: SearchConfig) -> str:
-    """The stage whose scores the last search goes by."""
+def scores_stage(config: SearchConfig, coupled: bool = False) -> str:
+    """The stage whose scores the last search goes by.
+
+    Args:
+        config: says how many rounds there are.
+        coupled: whether pairs are trained together after a first search.
+    """
+    if coupled:
+        return "scores_coupled"
     return "scores" if config.rounds == 1 else f"scores_{config.rounds - 1}"
+
+
+def search_before(config: SearchConfig, coupled: bool = False) -> str | None:
+    """The search that the last one goes on from, None if it is the first."""
+    if coupled:
+        return "search_decoupled"
+    return None if config.rounds == 1 else f"search_{config.rounds - 1}"
 
 
 def rescore(run: Puzzle, ctx: StageContext, index: int) -> None:

@@ -31,7 +31,7 @@ from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.config import ScoreConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.library import Library
-from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer, PuzzleModelConfig
 from adaptive.llm_puzzle.reference import METRICS, Reference
 from adaptive.llm_puzzle.shapes import shape
 from adaptive.llm_puzzle.space import LayerSpace
@@ -107,6 +107,7 @@ def score_library(
     ranks: Ranks | None = None,
     speed: ScoreSpeed | None = None,
     log: Callable[[ScoreSpeed], None] = lambda _: None,
+    reduced: Sequence[Sequence[BlockOption]] | None = None,
 ) -> list[LayerScores]:
     """Scores every option of every layer and writes ``scores.json``.
 
@@ -124,13 +125,14 @@ def score_library(
         ranks: the processes that share the layers; all of them get all scores.
         speed: is added to.
         log: called with it after each layer.
+        reduced: the pairs of every layer that are scored, each measured as a pair; the others are
+            NaN. None: all of them.
     """
     # A pass holds at least four variants, so that small row batches do not leave layers idle.
     batch = max(1, config.batch_tokens // (4 * rows.ids_NT.shape[1]))
     ranks = ranks or Ranks()
-    relay = Relay(
-        ranks, shares(scoring_flops(model.config, space, config.granularity), ranks.world)
-    )
+    work = scoring_flops(model.config, space, config.granularity, reduced)
+    relay = Relay(ranks, shares(work, ranks.world))
     files = [directory / f"layer_{layer:03d}.json" for layer in range(len(space))]
     # All walk, or none does: who waits for activations that nobody sends waits for ever.
     if ranks.sum(float(sum(not files[layer].is_file() for layer in relay.own))):
@@ -140,7 +142,8 @@ def score_library(
         for activations in track(walking, len(relay.own)):
             file, options = files[activations.index], space[activations.index]
             if not file.is_file():
-                layer = _LayerScorer(model, activations, options, library, parent or model)
+                only = None if reduced is None else reduced[activations.index]
+                layer = _LayerScorer(model, activations, options, library, parent or model, only)
                 atomic_write_json(file, layer(rows, config, batch, final_NTH).to_json())
                 if speed:
                     speed.add(layer.replacements(config), time.perf_counter() - begun)
@@ -154,19 +157,22 @@ def score_library(
 
 
 def scoring_flops(
-    config: PuzzleModelConfig, space: Sequence[LayerSpace], granularity: str
+    config: PuzzleModelConfig,
+    space: Sequence[LayerSpace],
+    granularity: str,
+    reduced: Sequence[Sequence[BlockOption]] | None = None,
 ) -> list[float]:
     """FLOPs a token of scoring each layer: of every replacement all layers from it on, the head
     twice, and once the layer itself for those behind it."""
+    counts = [len(pairs_of(options, (0, 0), granularity)) for options in space]
+    if reduced is not None:
+        counts = [len(blocks) for blocks in reduced]
     head = 2.0 * config.hidden_size * config.vocab_size
     layers = [
         sum(shape(config, half).token_flops() for half in (own.attention, own.ffn))
         for own in (layer.parent for layer in space)
     ]
-    return [
-        len(pairs_of(options, (0, 0), granularity)) * (sum(layers[i:]) + 2 * head) + layers[i]
-        for i, options in enumerate(space)
-    ]
+    return [count * (sum(layers[i:]) + 2 * head) + layers[i] for i, count in enumerate(counts)]
 
 
 @torch.no_grad()
@@ -208,25 +214,45 @@ class _LayerScorer:
         options: LayerSpace,
         library: Library,
         parent: PuzzleForCausalLM,
+        reduced: Sequence[BlockOption] | None = None,
     ):
         self.model, self.at, self.options = model, activations, options
         self.fused = worth_fusing(model)
         self.own = options.index(BlockOption.from_config(model.config.blocks[activations.index]))
         # The parent's masks, since a child may lack the sliding window that an option has.
         self.positions = Positions.of(parent, activations.x_NTH)
-        self.attention = [library.load(parent, activations.index, o) for o in options.attention]
-        self.ffn = [library.load(parent, activations.index, o) for o in options.ffn]
+        self.reduced = reduced
+        self.attention: dict[int, PuzzleLayer] = {}
+        self.ffn: dict[int, PuzzleLayer] = {}
+        self.whole: dict[tuple[int, int], PuzzleLayer] = {}  # pairs that were trained together
+        index = activations.index
+        for a, f in self.pairs("block"):
+            block = BlockOption(options.attention[a], options.ffn[f])
+            if library.holds_together(index, block):
+                self.whole[a, f] = library.load_block(parent, index, block)
+                continue
+            if a not in self.attention:
+                self.attention[a] = library.load(parent, index, block.attention)
+            if f not in self.ffn:
+                self.ffn[f] = library.load(parent, index, block.ffn)
+
+    def pairs(self, granularity: str) -> list[tuple[int, int]]:
+        """The pairs of options that are measured."""
+        if self.reduced is None:
+            return pairs_of(self.options, self.own, granularity)
+        found = [self.options.index(block) for block in self.reduced]
+        return [pair for pair in found if pair != self.own]
 
     def replacements(self, config: ScoreConfig) -> int:
         """How many pairs of options are measured."""
-        return len(pairs_of(self.options, self.own, config.granularity))
+        return len(self.pairs(config.granularity))
 
     @torch.inference_mode()
     def __call__(
         self, rows: Rows, config: ScoreConfig, batch: int, final_NTH: torch.Tensor | None = None
     ) -> LayerScores:
         """Scores against the model itself, or against the parent's last hidden states."""
-        pairs = pairs_of(self.options, self.own, config.granularity)
+        pairs = self.pairs(config.granularity)
         options: dict = {"dtype": torch.float64, "device": self.at.device}
         sums = {name: torch.zeros(len(pairs), **options) for name in METRICS}
         counts = dict.fromkeys(METRICS, 0)
@@ -249,11 +275,13 @@ class _LayerScorer:
                     sums[name][chosen[0] : chosen[-1] + 1] += value_C - base.get(name, 0.0)
         tables = {}
         for name in METRICS:
-            table = np.zeros((len(self.attention), len(self.ffn)))
+            size = (len(self.options.attention), len(self.options.ffn))
+            table = np.full(size, 0.0 if self.reduced is None else np.nan)
+            table[self.own] = 0.0
             measured = (sums[name] / counts[name]).cpu().numpy()
             for (a, f), value in zip(pairs, measured, strict=True):
                 table[a, f] = value
-            if config.granularity == "subblock":
+            if config.granularity == "subblock" and self.reduced is None:
                 a, f = self.own
                 table = table[:, f, None] + table[None, a, :]
             tables[name] = np.where(np.isfinite(table), table, np.nan)
@@ -265,9 +293,16 @@ class _LayerScorer:
 
     def _outputs(self, part: LayerActivations, pairs: list[tuple[int, int]]) -> torch.Tensor:
         """Outputs of this layer with each pair of options, [C, B, T, H]."""
-        chosen = {a for a, _ in pairs}
+        chosen = {a for a, f in pairs if (a, f) not in self.whole}
         mids = {a: self.positions.attend(self.attention[a], part.x_NTH) for a in chosen}
-        return torch.stack([self.ffn[f].feed(mids[a]) for a, f in pairs])
+        return torch.stack(
+            [
+                self.positions.run(whole, part.x_NTH)
+                if (whole := self.whole.get((a, f)))
+                else self.ffn[f].feed(mids[a])
+                for a, f in pairs
+            ]
+        )
 
     def _suffix(self, x_BTH: torch.Tensor) -> torch.Tensor:
         """Last hidden states, normed, from the output of this layer."""

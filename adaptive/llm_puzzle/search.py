@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from adaptive.core import Allocation, Budget, ChoiceProblem, UserError, frontier, solve_best
+from adaptive.core.frontier import Frontier
 from adaptive.llm_puzzle.baselines import BASELINES
 from adaptive.llm_puzzle.config import SearchConfig
 
@@ -143,6 +144,16 @@ def baseline(
     return choice, ""
 
 
+def latency_points(
+    problem: ChoiceProblem, parts: list[float], config: SearchConfig, budget: Budget
+) -> Frontier:
+    """The allocations behind :func:`latency_frontier`, the tightest limit first."""
+    others = {name: value for name, value in budget.limits.items() if name != "latency"}
+    others.pop("throughput", None)
+    budgets = [Budget({**others, "latency": f"{100 * part:g}%"}) for part in sorted(parts)]
+    return frontier(problem, budgets, solver=config.solver, gap=config.gap)
+
+
 def latency_frontier(
     problem: ChoiceProblem,
     parts: list[float],
@@ -163,12 +174,9 @@ def latency_frontier(
         Rows of a table: ``latency`` (s), ``speedup``, ``loss``, ``bound``, ``price`` (loss that a
         second more would save), or the reason why there is none.
     """
-    others = {name: value for name, value in budget.limits.items() if name != "latency"}
-    others.pop("throughput", None)
-    budgets = [Budget({**others, "latency": f"{100 * part:g}%"}) for part in sorted(parts)]
     reference = problem.reference_cost["latency"]
     rows = []
-    for point in frontier(problem, budgets, solver=config.solver, gap=config.gap):
+    for point in latency_points(problem, parts, config, budget):
         row: dict[str, Any] = {"budget": str(point.budget), "reason": point.reason}
         if point.allocation is not None:
             latency = point.allocation.cost["latency"]

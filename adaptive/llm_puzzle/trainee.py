@@ -16,13 +16,14 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state
 
-from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption
+from adaptive.llm_puzzle.blocks import BlockOption, FFNOption, Option
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleLayer
 from adaptive.llm_puzzle.walk import LayerActivations, Positions
 
 
 class Trainee(nn.Module):
-    """Blocks of G layers, each with a variant of one half beside the parent's other half, frozen.
+    """Blocks of G layers, each with a variant of one half beside the parent's other half, frozen,
+    or with variants of both halves.
 
     Weights of 16 bits are trained as copies of 32, and computed with in 16 (autocast).
 
@@ -35,13 +36,15 @@ class Trainee(nn.Module):
 
     def __init__(
         self,
-        option: AttentionOption | FFNOption,
+        option: Option,
         modules: Sequence[PuzzleLayer],
         layers: Sequence[PuzzleLayer],
         positions: Positions,
     ):
         super().__init__()
-        self.attends = isinstance(option, AttentionOption)
+        self.attends = not isinstance(option, FFNOption)
+        # Whether the variants have the feed-forward half too, instead of the parent's.
+        self.whole = isinstance(option, BlockOption)
         self.size, self.positions = len(modules), positions
         # In lists, so that neither the variants nor the parent become submodules.
         self._modules_out, self._layers = list(modules), list(layers)
@@ -53,7 +56,7 @@ class Trainee(nn.Module):
             nn.Parameter(torch.stack([state[name] for state in states]).float())
             for name in self._names
         )
-        if self.size > 1 and self.attends:
+        if self.size > 1 and self.attends and not self.whole:
             self._feeds = [_Feed(layer) for layer in layers]
             self._partners, _ = stack_module_state(self._feeds)  # type: ignore[arg-type]
 
@@ -82,7 +85,10 @@ class Trainee(nn.Module):
             state_MH = state_BTH.flatten(0, 1).index_select(0, tokens_M)
             return _call(_Feed(self._modules_out[0]), weights, state_MH)
         mid_BTH = _call(_Attend(self._modules_out[0], self.positions), weights, state_BTH)
-        return self._layers[0].feed(mid_BTH.flatten(0, 1).index_select(0, tokens_M))
+        mid_MH = mid_BTH.flatten(0, 1).index_select(0, tokens_M)
+        if self.whole:
+            return _call(_Feed(self._modules_out[0]), weights, mid_MH)
+        return self._layers[0].feed(mid_MH)
 
     def _many(self, states_GBTH: torch.Tensor, tokens_M: torch.Tensor) -> torch.Tensor:
         weights = dict(self._named())
@@ -91,6 +97,8 @@ class Trainee(nn.Module):
             return _calls(_Feed(self._modules_out[0]), weights, states_GMH)
         mids_GBTH = _calls(_Attend(self._modules_out[0], self.positions), weights, states_GBTH)
         mids_GMH = mids_GBTH.flatten(1, 2).index_select(1, tokens_M)
+        if self.whole:
+            return _calls(_Feed(self._modules_out[0]), weights, mids_GMH)
         partners = {name.removeprefix("layer."): w for name, w in self._partners.items()}
         return _calls(self._feeds[0], partners, mids_GMH)
 

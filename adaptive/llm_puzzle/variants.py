@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
 
 from adaptive.core.hardware import detect
 from adaptive.core.run import StageContext, atomic_write_json
-from adaptive.llm_puzzle.distill import build_library, groups
+from adaptive.llm_puzzle.blocks import Option
+from adaptive.llm_puzzle.config import DistillConfig
+from adaptive.llm_puzzle.distill import build_variants, groups
 from adaptive.llm_puzzle.full_forward import full_forward_seconds
 from adaptive.llm_puzzle.group_trainer import Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
@@ -20,10 +23,43 @@ from adaptive.llm_puzzle.stream import StreamedLayers
 
 def build(run: Puzzle, ctx: StageContext) -> None:
     """Makes the block library."""
-    parent, distill = run.parent(ctx.device), run.config.distill
-    space, library = run.space, Library(ctx.dir)
-    rows = rows_of(ctx, "train")
-    largest = max(map(len, groups(parent.model, space, distill)))
+    space = run.space
+    speed = train(run, ctx, [layer.variants for layer in space], run.config.distill)
+    if not ctx.ranks.main:
+        return
+    records = list(Library(ctx.dir).records(space))
+    atomic_write_json(ctx.dir / "library.json", [asdict(record) for record in records])
+    told = {f"bld.{name}": value for name, value in speed.items()}
+    ctx.summary({"library.variants": len(records), **told})
+    if records:
+        for name in ("loss_paper", "loss_ridge", "loss"):
+            mean = float(np.mean([getattr(record, name) for record in records]))
+            ctx.summary({f"library.{name}": mean})
+
+
+def train(
+    run: Puzzle,
+    ctx: StageContext,
+    wanted: Sequence[Sequence[Option]],
+    distill: DistillConfig,
+    apart: Library | None = None,
+) -> dict[str, float | None]:
+    """Makes variants in the stage's directory, in all processes of the stage together.
+
+    Summary: ``STAGE.activations``, where the parent's waited.
+
+    Args:
+        run: the run.
+        ctx: of the stage.
+        wanted: options of every layer.
+        distill: how they are trained.
+        apart: what pairs start from.
+
+    Returns:
+        ``tokens_per_second`` and ``mfu``, as :func:`_speed` has them.
+    """
+    parent, rows = run.parent(ctx.device), rows_of(ctx, "train")
+    largest = max(map(len, groups(parent.model, wanted, distill)))
     # Each process tells its own time.
     timing = ctx.dir / f"speed_{ctx.ranks.rank}.json"
     speed = Speed(**(read_json(timing) if timing.is_file() else {}))
@@ -41,12 +77,12 @@ def build(run: Puzzle, ctx: StageContext) -> None:
         )
 
     store = run.store(ctx, parent, rows, largest)
-    build_library(
+    build_variants(
         parent.model,
-        space,
+        wanted,
         rows,
         distill,
-        library,
+        Library(ctx.dir),
         ctx.seed,
         run.config.data.batch_size,
         track=lambda jobs, total: ctx.track(jobs, total, "distilling variants", unit="variant"),
@@ -54,22 +90,16 @@ def build(run: Puzzle, ctx: StageContext) -> None:
         store=store,
         speed=speed,
         ranks=ctx.ranks,
+        apart=apart,
     )
+    if ctx.ranks.main:
+        ctx.summary({f"{ctx.name}.activations": store.place})
     total = Speed(
         int(ctx.ranks.sum(speed.tokens)),
         ctx.ranks.sum(speed.flops),
         ctx.ranks.max(speed.seconds),
     )
-    if not ctx.ranks.main:
-        return
-    records = list(library.records(space))
-    atomic_write_json(ctx.dir / "library.json", [asdict(record) for record in records])
-    ctx.summary({"library.activations": store.place})
-    ctx.summary({"library.variants": len(records), **_speed(run, ctx, total)})
-    if records:
-        for name in ("loss_paper", "loss_ridge", "loss"):
-            mean = float(np.mean([getattr(record, name) for record in records]))
-            ctx.summary({f"library.{name}": mean})
+    return _speed(run, ctx, total)
 
 
 def _speed(run: Puzzle, ctx: StageContext, speed: Speed) -> dict[str, float | None]:
@@ -78,12 +108,12 @@ def _speed(run: Puzzle, ctx: StageContext, speed: Speed) -> dict[str, float | No
     Seconds are those of the slowest process, so one that has nothing to do counts.
     """
     if not speed.seconds:
-        return {"bld.tokens_per_second": None, "bld.mfu": None}
+        return {"tokens_per_second": None, "mfu": None}
     peak = detect(ctx.device).peak_flops.get(DTYPES[run.config.dtype])
     rate = speed.flops / speed.seconds
     return {
-        "bld.tokens_per_second": speed.tokens / speed.seconds,
-        "bld.mfu": rate / peak / ctx.ranks.world if peak else None,
+        "tokens_per_second": speed.tokens / speed.seconds,
+        "mfu": rate / peak / ctx.ranks.world if peak else None,
     }
 
 

@@ -17,7 +17,7 @@ import torch
 
 from adaptive.core.run import Ranks
 from adaptive.llm_puzzle.activations import Store
-from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption, half
+from adaptive.llm_puzzle.blocks import Option, block_of
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer, Rope
 from adaptive.llm_puzzle.stream import StreamedLayers
@@ -243,7 +243,7 @@ def walk_bytes(model: PuzzleForCausalLM, rows: Rows, layers: int = 1) -> float:
     return tensors * rows.ids_NT.numel() * model.config.hidden_size * model.dtype.itemsize
 
 
-def build(model: PuzzleForCausalLM, option: AttentionOption | FFNOption) -> PuzzleLayer:
+def build(model: PuzzleForCausalLM, option: Option) -> PuzzleLayer:
     """A layer that holds nothing but the option, with untrained weights of the parent's type."""
-    layer = PuzzleLayer(model.config, half(option).to_config())
+    layer = PuzzleLayer(model.config, block_of(option).to_config())
     return layer.to(device=model.device, dtype=model.dtype)

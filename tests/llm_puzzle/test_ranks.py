@@ -36,7 +36,16 @@ SETTINGS = [
     "search.frontier=[0.8,0.5]",
 ]
 # Medians of times, and what is computed from them.
-TIMES = ("latency.", "speedup.", "bld.", "search.seconds", "memory.error", "scoring.")
+TIMES = (
+    "latency.",
+    "speedup.",
+    "bld.",
+    "coupled.tokens_per_second",
+    "coupled.mfu",
+    "search.seconds",
+    "memory.error",
+    "scoring.",
+)
 
 
 def start(parent: Path, directory: Path, processes: int, *more: str) -> subprocess.Popen:
@@ -100,6 +109,25 @@ def test_several_processes_make_the_child_of_one(parent_dir, alone, tmp_path, pr
         assert value == (wanted[name] if exact else pytest.approx(wanted[name], rel=1e-3, abs=1e-4))
     # The others say nothing, so the log reads like that of one process.
     assert Path(f"{directory}.log").read_text().count("[library] starts") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_pairs_of_one(parent_dir, tmp_path):
+    """After a first search; the pairs of a layer are trained where the layer is."""
+    settings = ("distill.coupled_tokens=300", "budget.latency=50%")
+    found, pairs = [], []
+    for processes in (1, 2):
+        directory = tmp_path / str(processes)
+        summary = finish(start(parent_dir, directory, processes, *settings), directory)
+        found.append(told(summary))
+        coupled = directory / "artifacts" / "coupled"
+        pairs.append({p.relative_to(coupled): load_file(p) for p in coupled.rglob("block-*")})
+    assert pairs[0].keys() == pairs[1].keys() and len(pairs[0]) == found[0]["coupled.pairs"] > 1
+    for name, weights in pairs[0].items():
+        for key, weight in weights.items():
+            assert_close(pairs[1][name][key], weight, rtol=1e-3, atol=1e-4)
+    for name in ("coupled.loss_start", "coupled.loss", "coupled.kl", "child.kl.predicted"):
+        assert found[1][name] == pytest.approx(found[0][name], rel=1e-3, abs=1e-4)
 
 
 def worker(process: subprocess.Popen, rank: int) -> int:

@@ -54,8 +54,11 @@ class Restriction:
         """
         if not self.masks:
             return dict(problems)
+        # Of a reduced space an alternative may leave some layer nothing; if all do, the first says
+        # which.
+        masks = [mask for mask in self.masks if _leaves_all(problems, mask)] or self.masks[:1]
         restricted = [
-            {key: masked(problem, mask) for key, problem in problems.items()} for mask in self.masks
+            {key: masked(problem, mask) for key, problem in problems.items()} for mask in masks
         ]
         best, least, error = restricted[0], np.inf, None
         for candidate in restricted if len(restricted) > 1 else ():
@@ -70,6 +73,15 @@ class Restriction:
             assert error is not None
             raise error
         return best
+
+
+def _leaves_all(problems: Mapping[Key, ChoiceProblem], mask: Mask) -> bool:
+    """Whether every layer of every problem has an option that a mask allows."""
+    return all(
+        available_K[: len(allowed)][allowed].any()
+        for problem in problems.values()
+        for available_K, allowed in zip(problem.available, mask, strict=True)
+    )
 
 
 def masked(problem: ChoiceProblem, mask: Mask) -> ChoiceProblem:

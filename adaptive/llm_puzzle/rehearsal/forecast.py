@@ -56,7 +56,9 @@ class Job:
         if stage == "calibration":
             return 2.0 * self.params * config.data.validation_tokens
         if stage == "library":
-            return sum(training_flops(self.model, self.space)) * config.distill.tokens
+            wanted = [options.variants for options in self.space]
+            own = [options.parent for options in self.space]
+            return sum(training_flops(self.model, wanted, own)) * config.distill.tokens
         if stage == "scores":
             work = scoring_flops(self.model, self.space, config.score.granularity)
             return sum(work) * config.score.tokens

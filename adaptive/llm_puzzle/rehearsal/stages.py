@@ -50,6 +50,8 @@ def stages(config: PuzzleConfig) -> list[Stage]:
 def rehearse(ctx: StageContext, config: PuzzleConfig) -> None:
     """Runs every stage and writes the forecast.
 
+    Of one round and one solution; coupled distillation is left out as well.
+
     Summary: the inner run's numbers of speed and accuracy of costs (``bld.*``, ``scoring.*``,
     ``costs.*``, ``latency.error``, ``search.gap``), ``rehearsal.layers``, ``rehearsal.gpu_bytes``
     and ``rehearsal.gpu_bytes.above_activations`` (most while building and scoring the library, with
@@ -142,7 +144,7 @@ def _inner(
             tokens=ask.tokens,
             validation_tokens=min(config.data.validation_tokens, max(ask.score_tokens, 4096)),
         ),
-        distill=dataclasses.replace(config.distill, tokens=ask.distill_tokens),
+        distill=dataclasses.replace(config.distill, tokens=ask.distill_tokens, coupled_tokens=0),
         score=dataclasses.replace(config.score, tokens=ask.score_tokens, path=None),
         gkd=dataclasses.replace(config.gkd, tokens=gkd, long=long),
         evaluate=dataclasses.replace(config.evaluate, positions=0, lm_eval=[]),
