@@ -85,6 +85,7 @@ def test_loads_where_adaptive_is_not_installed(saved, tmp_path):
     check_answers(saved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", IMPORTS)
 def test_loads_without_remote_code_where_adaptive_is_imported(saved, tmp_path, order):
     in_a_process(IMPORTS[order], saved[0], remote=False, cache=tmp_path)

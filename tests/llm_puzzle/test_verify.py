@@ -55,6 +55,7 @@ def test_a_given_table_is_not_extended(parent):
     assert len(table) == 0
 
 
+@pytest.mark.slow
 def test_an_allocation_is_the_child_that_it_chooses(parent):
     space = search_space(SpaceConfig(kv_heads=[1], ffn_fractions=[0.5]), parent.blocks)
     config = parent.model.config

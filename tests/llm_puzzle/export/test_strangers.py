@@ -18,6 +18,8 @@ from adaptive.llm_puzzle.export import EXPORTS
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.parent import parent_config
 
+pytestmark = pytest.mark.slow  # processes that import transformers anew
+
 CHILDREN = {
     "mixed": [(gqa(4), mlp(48)), (LINEAR, mlp(256)), (NO_OP, LINEAR), (gqa(1), NO_OP)],
     "empty": [(NO_OP, NO_OP), (gqa(2), mlp(8)), (NO_OP, NO_OP)],
