@@ -31,19 +31,28 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def puzzle() -> str:
     """Losses of a child and its baselines after the same distillation."""
-    points = load("puzzle_tiny_frontier")["points"]
-    tiny = next(point for point in points if point["budget"] == "1.5x")
+    frontier, stories, h100 = map(
+        load, ("puzzle_tiny_frontier", "puzzle_stories", "puzzle_tiny_h100")
+    )
+    tiny = next(point for point in frontier["points"] if point["budget"] == "1.5x")
+    git = {"commit": frontier["environment"]["git"]["commit"]}
+    cpu = "2 CPU cores (AMD EPYC)"
     runs = [
-        ("`zoo:llama-tiny`", "2 CPU cores (AMD EPYC)", tiny),
-        ("stories260K", "2 CPU cores (AMD EPYC)", load("puzzle_stories")["summary"]),
-        ("`zoo:llama-tiny`, generating 128 tokens", "H100", load("puzzle_tiny_h100")["summary"]),
+        ("`zoo:llama-tiny`", cpu, tiny, measured(frontier | git)),
+        ("stories260K", cpu, stories["summary"], measured(stories)),
+        ("`zoo:llama-tiny`, generating 128 tokens", "H100", h100["summary"], measured(h100)),
     ]
     header = ("parent", "device", "speed-up", "parent", "child")
-    header += ("greedy (the paper's)", "random", "uniform")
+    header += ("greedy (the paper's)", "random", "uniform", "measured")
     return table(header, (_puzzle_row(*run) for run in runs))
 
 
-def _puzzle_row(parent: str, device: str, result: dict[str, Any]) -> list[str]:
+def measured(result: dict[str, Any]) -> str:
+    """When, and of which commit: what has changed since shows in the numbers of another day."""
+    return f"{result['date'][:10]}, {result['commit'][:7]}"
+
+
+def _puzzle_row(parent: str, device: str, result: dict[str, Any], when: str) -> list[str]:
     losses = [result[f"baseline.{name}.loss"] for name in ("greedy", "random", "uniform")]
     return [
         parent,
@@ -52,6 +61,7 @@ def _puzzle_row(parent: str, device: str, result: dict[str, Any]) -> list[str]:
         f"{result['parent.loss']:.3f}",
         f"**{result['child.loss.gkd']:.3f}**",
         *(f"{loss:.3f}" for loss in losses),
+        when,
     ]
 
 
@@ -59,7 +69,7 @@ def costs() -> str:
     """Errors of predicted costs, a row a verified model and device."""
     files = sorted(path.stem for path in RESULTS.glob("verify_costs_*.json"))
     header = ("model", "device", "children", "decode steps", "generations", "memory")
-    header += ("widths, heads, contexts", "tokens")
+    header += ("widths, heads, contexts", "tokens", "measured")
     return table(header, (_costs_row(load(name)) for name in files))
 
 
@@ -79,6 +89,7 @@ def _costs_row(result: dict[str, Any]) -> list[str]:
         f"{100 * summary['memory.error.mean']:.2f} %",
         f"{100 * summary['interpolation.error.mean']:.1f} %",
         f"{100 * summary['interpolation.error.batch']:.1f} %",
+        measured(result),
     ]
 
 

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from adaptive.llm_puzzle.config import ShapeConfig
+from adaptive.llm_puzzle.settings import ShapeConfig
 
 SHARES = (100, 75, 62.5, 50, 25, 20, 10, 0)
 PARENT_LM_LOSS = 2.5

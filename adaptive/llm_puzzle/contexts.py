@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from adaptive.core.errors import UserError
-from adaptive.llm_puzzle.config import DataConfig
 from adaptive.llm_puzzle.data import Rows, documents
+from adaptive.llm_puzzle.settings import DataConfig
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from adaptive.core.errors import UserError
-from adaptive.llm_puzzle.config import DataConfig
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.pretrain.corpus import read_text
 from adaptive.llm_puzzle.runtime import engine_of
+from adaptive.llm_puzzle.settings import DataConfig
 from adaptive.llm_puzzle.stream import StreamedLayers
 
 

@@ -17,7 +17,6 @@ from adaptive.core.engine.verify import stride_of
 from adaptive.core.hardware import detect
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle import fusion
-from adaptive.llm_puzzle.config import CostConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.export.restrict import masked
 from adaptive.llm_puzzle.latency import (
@@ -36,6 +35,7 @@ from adaptive.llm_puzzle.runtime import engine_of
 from adaptive.llm_puzzle.score import compare
 from adaptive.llm_puzzle.search import Found, baseline, latency_frontier
 from adaptive.llm_puzzle.search import search as search_child
+from adaptive.llm_puzzle.settings import CostConfig
 from adaptive.llm_puzzle.shapes import DTYPES
 from adaptive.llm_puzzle.solutions import best, diverse, table
 from adaptive.llm_puzzle.verify import measure_memory, measure_pair

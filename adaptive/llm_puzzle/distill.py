@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from adaptive.core.run import Ranks, shares
 from adaptive.llm_puzzle.activations import Store
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, Option
-from adaptive.llm_puzzle.config import DistillConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.group_trainer import GroupTrainer, Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
+from adaptive.llm_puzzle.settings import DistillConfig
 from adaptive.llm_puzzle.shapes import shape
 from adaptive.llm_puzzle.space import LayerSpace
 from adaptive.llm_puzzle.walk import LayerActivations, Relay, walk

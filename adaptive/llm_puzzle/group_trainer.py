@@ -15,11 +15,11 @@ import torch
 from adaptive.core.run import stage_seed
 from adaptive.llm_puzzle.activations import ahead
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption, Option, side
-from adaptive.llm_puzzle.config import DistillConfig
 from adaptive.llm_puzzle.data import Rows, steps_for
 from adaptive.llm_puzzle.initialise import LayerInitialiser
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
+from adaptive.llm_puzzle.settings import DistillConfig
 from adaptive.llm_puzzle.shapes import shape
 from adaptive.llm_puzzle.trainee import Trainee
 from adaptive.llm_puzzle.walk import LayerActivations, Positions

@@ -14,12 +14,12 @@ from dataclasses import asdict
 from typing import Any
 
 from adaptive.core.run import StageContext
-from adaptive.llm_puzzle.config import EvaluateConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.evaluate import Quality, benchmark, by_position
 from adaptive.llm_puzzle.evaluate.quality import perplexity
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.parent import Parent
+from adaptive.llm_puzzle.settings import EvaluateConfig
 
 
 def compared(before: Quality, after: Quality) -> dict[str, float]:

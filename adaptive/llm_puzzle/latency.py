@@ -17,8 +17,8 @@ from adaptive.core.engine import Engine, block_subject, engine_call, engine_subj
 from adaptive.core.engine.verify import check_fits, stride_of
 from adaptive.core.hardware import Clock, Subject, clock_for, default_table_path, profile
 from adaptive.core.workload import Workload
-from adaptive.llm_puzzle.config import CostConfig
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
+from adaptive.llm_puzzle.settings import CostConfig
 from adaptive.llm_puzzle.shapes import shape, stack
 from adaptive.llm_puzzle.space import LayerSpace
 

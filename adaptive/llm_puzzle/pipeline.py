@@ -22,7 +22,7 @@ from adaptive.core.run import Stage
 from adaptive.llm_puzzle import additivity, coupled, deploy, plan, report
 from adaptive.llm_puzzle.calibration import calibrate, read_contexts
 from adaptive.llm_puzzle.children import make_child
-from adaptive.llm_puzzle.config import PuzzleConfig, SearchConfig
+from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.evaluate import check_installed
 from adaptive.llm_puzzle.export import EXPORTS
 from adaptive.llm_puzzle.export.restrict import readers_of
@@ -34,6 +34,7 @@ from adaptive.llm_puzzle.nvlabs import stages as released
 from adaptive.llm_puzzle.puzzle import Puzzle
 from adaptive.llm_puzzle.rehearsal import stages as rehearsal
 from adaptive.llm_puzzle.rounds import rescore, scores_stage
+from adaptive.llm_puzzle.settings import SearchConfig
 from adaptive.llm_puzzle.variants import build, score
 
 

@@ -16,7 +16,7 @@ from adaptive.core.report import Report, frontier_plot
 from adaptive.core.run import Stage, StageContext, atomic_write_json, atomic_write_text, say
 from adaptive.llm_puzzle.arch import ARCHITECTURES, architecture, architecture_file, price
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.config import PuzzleConfig, ShapeConfig
+from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.deploy import latency_of_another_device
 from adaptive.llm_puzzle.export.restrict import restriction
 from adaptive.llm_puzzle.isotonic import repair
@@ -25,6 +25,7 @@ from adaptive.llm_puzzle.parent import parent_config, parent_directory
 from adaptive.llm_puzzle.prices import Pricing
 from adaptive.llm_puzzle.score import load_scores
 from adaptive.llm_puzzle.search import latency_frontier
+from adaptive.llm_puzzle.settings import ShapeConfig
 from adaptive.llm_puzzle.shapes import DTYPES
 from adaptive.llm_puzzle.space import search_space
 

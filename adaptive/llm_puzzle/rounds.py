@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 from adaptive.core import Budget, ChoiceProblem
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.config import SearchConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.isotonic import Repair, repair
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.score import METRICS, LayerScores, compare, load_scores, score_library
+from adaptive.llm_puzzle.settings import SearchConfig
 from adaptive.llm_puzzle.space import LayerSpace
 
 if TYPE_CHECKING:

@@ -28,11 +28,11 @@ import torch
 from adaptive.core.run import Ranks, atomic_write_json, shares
 from adaptive.llm_puzzle.activations import Store
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.config import ScoreConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer, PuzzleModelConfig
 from adaptive.llm_puzzle.reference import METRICS, Reference
+from adaptive.llm_puzzle.settings import ScoreConfig
 from adaptive.llm_puzzle.shapes import shape
 from adaptive.llm_puzzle.space import LayerSpace
 from adaptive.llm_puzzle.walk import (

@@ -12,7 +12,7 @@ import numpy as np
 from adaptive.core import Allocation, Budget, ChoiceProblem, UserError, frontier, solve_best
 from adaptive.core.frontier import Frontier
 from adaptive.llm_puzzle.baselines import BASELINES
-from adaptive.llm_puzzle.config import SearchConfig
+from adaptive.llm_puzzle.settings import SearchConfig
 
 TOLERANCE = 0.003  # relative excess that counts as met: clocks cannot tell it apart
 

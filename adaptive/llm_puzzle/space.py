@@ -14,7 +14,7 @@ from adaptive.llm_puzzle.blocks import (
     BlockOption,
     FFNOption,
 )
-from adaptive.llm_puzzle.config import SpaceConfig
+from adaptive.llm_puzzle.settings import SpaceConfig
 
 # What `space.bits` calls the formats of `core.cost`.
 BITS = {16: None, 8: "fp8", 4: "int4"}

@@ -10,13 +10,13 @@ import numpy as np
 from adaptive.core.hardware import detect
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle.blocks import Option
-from adaptive.llm_puzzle.config import DistillConfig
 from adaptive.llm_puzzle.distill import build_variants, groups
 from adaptive.llm_puzzle.full_forward import full_forward_seconds
 from adaptive.llm_puzzle.group_trainer import Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.puzzle import Puzzle, read_json, rows_of
 from adaptive.llm_puzzle.score import ScoreSpeed, inversions, score_library
+from adaptive.llm_puzzle.settings import DistillConfig
 from adaptive.llm_puzzle.shapes import DTYPES
 from adaptive.llm_puzzle.stream import StreamedLayers
 

@@ -16,13 +16,13 @@ from adaptive.core.engine.verify import verify as core_verify
 from adaptive.core.hardware import Clock
 from adaptive.core.run import resolve_device
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.config import CostConfig
 from adaptive.llm_puzzle.latency import make_clock, open_table, profile_space, time_pair
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
 from adaptive.llm_puzzle.parent import parent_config, parent_directory
 from adaptive.llm_puzzle.prices import Pricing, blocks_of
 from adaptive.llm_puzzle.realise import child_config
 from adaptive.llm_puzzle.runtime import engine_of
+from adaptive.llm_puzzle.settings import CostConfig
 from adaptive.llm_puzzle.shapes import DTYPES, stack
 from adaptive.llm_puzzle.space import LayerSpace
 

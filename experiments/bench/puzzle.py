@@ -27,7 +27,6 @@ from adaptive.core.cost.models import decoder_shape
 from adaptive.core.hardware import detect
 from adaptive.core.run import environment, resolve_device
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
-from adaptive.llm_puzzle.config import DistillConfig, ScoreConfig, ShapeConfig, SpaceConfig
 from adaptive.llm_puzzle.data import random_rows
 from adaptive.llm_puzzle.distill import build_library
 from adaptive.llm_puzzle.full_forward import full_forward_seconds
@@ -36,6 +35,7 @@ from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
 from adaptive.llm_puzzle.plan import from_shape
 from adaptive.llm_puzzle.score import ScoreSpeed, score_library
+from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, ShapeConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 from adaptive.llm_puzzle.walk import build
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from adaptive.core import UserError
-from adaptive.llm_puzzle.config import DataConfig
 from adaptive.llm_puzzle.contexts import long_rows
 from adaptive.llm_puzzle.data import read_rows
+from adaptive.llm_puzzle.settings import DataConfig
 
 # 3000 letters in which every place is known: no piece of 12 comes twice.
 PAIRS = ["".join(p) for p in itertools.product("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJ", "xyz ")]

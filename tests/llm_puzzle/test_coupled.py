@@ -20,7 +20,6 @@ from adaptive.core import Budget, ChoiceProblem, UserError
 from adaptive.core.run import Result
 from adaptive.llm_puzzle import deploy
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption, side
-from adaptive.llm_puzzle.config import DistillConfig, ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.coupled import reduced_space, trainable
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.distill import build_library, build_variants, training_flops
@@ -30,6 +29,7 @@ from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.parent import load_parent
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.score import compare, score_library
+from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.space import LayerSpace, search_space
 
 OWN = BlockOption(AttentionOption("gqa", 4), FFNOption("mlp", 48))

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptive.core.errors import UserError
-from adaptive.llm_puzzle.config import DataConfig
 from adaptive.llm_puzzle.data import Rows, documents, read_rows, sample_rows, steps_for
+from adaptive.llm_puzzle.settings import DataConfig
 
 BOS, EOS = 1, 2
 STORIES = r"<\|endoftext\|>|\n\s*\n(?=Once upon a time|One day)"

@@ -27,12 +27,13 @@ from adaptive.core.hardware import DEVICES
 from adaptive.core.run import Result
 from adaptive.llm_puzzle import deploy
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.config import CostConfig, PuzzleConfig, SpaceConfig
+from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.deploy import latency_of_another_device
 from adaptive.llm_puzzle.latency import model_key
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
 from adaptive.llm_puzzle.plan import from_shape
 from adaptive.llm_puzzle.prices import Pricing
+from adaptive.llm_puzzle.settings import CostConfig, SpaceConfig
 from adaptive.llm_puzzle.shapes import shape, stack
 from adaptive.llm_puzzle.space import search_space
 

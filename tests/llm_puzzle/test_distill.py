@@ -12,13 +12,13 @@ from tiny_puzzle import CHILDREN, blocks_of
 from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.activations import PLACES, Store
 from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption
-from adaptive.llm_puzzle.config import DistillConfig, SpaceConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.distill import build_library, groups
 from adaptive.llm_puzzle.group_trainer import HELD_OUT, Speed, schedule
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.parent import load_parent
+from adaptive.llm_puzzle.settings import DistillConfig, SpaceConfig
 from adaptive.llm_puzzle.space import LayerSpace, search_space
 
 SPACE = SpaceConfig(kv_heads=[1], ffn_fractions=[0.5], layers=[0, 2])

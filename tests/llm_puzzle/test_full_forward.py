@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from adaptive.llm_puzzle import full_forward
-from adaptive.llm_puzzle.config import DistillConfig, ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.distill import build_library
 from adaptive.llm_puzzle.full_forward import full_forward_seconds
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.score import ScoreSpeed, score_library
+from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 
 SPACE = SpaceConfig(kv_heads=[1], ffn_fractions=[0.5], layers=[0, 2])

@@ -10,7 +10,6 @@ import torch
 from adaptive.core import Workload
 from adaptive.core.cost import Attention, MeasuredTable, Origin, Row, RowKey
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
-from adaptive.llm_puzzle.config import CostConfig, SpaceConfig
 from adaptive.llm_puzzle.latency import (
     make_clock,
     measure_model,
@@ -24,6 +23,7 @@ from adaptive.llm_puzzle.latency import (
 from adaptive.llm_puzzle.prices import Pricing
 from adaptive.llm_puzzle.realise import child_config, random_model
 from adaptive.llm_puzzle.runtime import engine_of
+from adaptive.llm_puzzle.settings import CostConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 from adaptive.llm_puzzle.verify import measure_memory, measure_pair
 

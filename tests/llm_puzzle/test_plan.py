@@ -11,10 +11,10 @@ import torch
 
 import adaptive
 from adaptive.core import UserError
-from adaptive.llm_puzzle.config import ShapeConfig, SpaceConfig
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.plan import from_shape
 from adaptive.llm_puzzle.score import LayerScores
+from adaptive.llm_puzzle.settings import ShapeConfig, SpaceConfig
 from adaptive.llm_puzzle.shapes import stack
 from adaptive.llm_puzzle.space import search_space
 

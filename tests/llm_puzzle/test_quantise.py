@@ -12,13 +12,13 @@ from adaptive.core import UserError, Workload
 from adaptive.core.cost import Roofline
 from adaptive.core.hardware import DEVICES
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
-from adaptive.llm_puzzle.config import DistillConfig, ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.distill import build_library
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.prices import Pricing
 from adaptive.llm_puzzle.quantise import FORMATS, round_child, rounded
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.score import compare, inversions, score_library
+from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.space import BITS, search_space
 
 SPACE = SpaceConfig(kv_heads=[1], ffn_fractions=[0.5], layers=[1], bits=[16, 8, 4])

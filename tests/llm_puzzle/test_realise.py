@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
-from adaptive.llm_puzzle.config import DistillConfig, SpaceConfig
 from adaptive.llm_puzzle.distill import build_library
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.parent import Parent, load_parent
 from adaptive.llm_puzzle.realise import child_config, random_model, realise
+from adaptive.llm_puzzle.settings import DistillConfig, SpaceConfig
 from adaptive.llm_puzzle.shapes import stack
 from adaptive.llm_puzzle.space import search_space
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from adaptive.core import Budget, ChoiceProblem, Workload
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.config import DistillConfig, ScoreConfig, SearchConfig, SpaceConfig
 from adaptive.llm_puzzle.distill import build_library
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage
 from adaptive.llm_puzzle.score import METRICS, LayerScores, compare, score_library
+from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SearchConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 
 

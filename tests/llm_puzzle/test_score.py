@@ -14,7 +14,6 @@ from adaptive.core import Workload
 from adaptive.core.cost import Roofline
 from adaptive.core.hardware import DEVICES
 from adaptive.llm_puzzle.blocks import BlockOption, FFNOption
-from adaptive.llm_puzzle.config import DistillConfig, ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.distill import build_library
 from adaptive.llm_puzzle.library import Library
@@ -29,6 +28,7 @@ from adaptive.llm_puzzle.score import (
     load_scores,
     score_library,
 )
+from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 
 SPACE = SpaceConfig(kv_heads=[1], ffn_fractions=[0.5], layers=[0, 2])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from adaptive.core import Budget, ChoiceProblem, InfeasibleError, Workload, solve
-from adaptive.llm_puzzle.config import SearchConfig
 from adaptive.llm_puzzle.search import baseline, latency_frontier, search, tighten
+from adaptive.llm_puzzle.settings import SearchConfig
 
 CONFIG = SearchConfig(gap=0.0)
 

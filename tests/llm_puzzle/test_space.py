@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
-from adaptive.llm_puzzle.config import SpaceConfig
+from adaptive.llm_puzzle.settings import SpaceConfig
 from adaptive.llm_puzzle.space import search_space, width_multiple
 
 

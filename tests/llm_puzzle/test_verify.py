@@ -7,11 +7,11 @@ import pytest
 
 from adaptive.core import UserError, Workload
 from adaptive.core.cost import MeasuredTable
-from adaptive.llm_puzzle.config import CostConfig, SpaceConfig
 from adaptive.llm_puzzle.latency import make_clock, open_table
 from adaptive.llm_puzzle.prices import Pricing
 from adaptive.llm_puzzle.realise import child_config
 from adaptive.llm_puzzle.runtime import engine_of
+from adaptive.llm_puzzle.settings import CostConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 from adaptive.llm_puzzle.verify import verify, verify_allocation
 

@@ -15,10 +15,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from adaptive.core.errors import UserError
-from adaptive.llm_puzzle.config import EvaluateConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.head import log_probabilities, spans
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
+from adaptive.llm_puzzle.settings import EvaluateConfig
 
 
 def benchmark(

@@ -18,11 +18,11 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from adaptive.llm_puzzle.config import GKDConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.gkd.packing import Batch, attend_by_document
 from adaptive.llm_puzzle.head import head_losses
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
+from adaptive.llm_puzzle.settings import GKDConfig
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from torch import nn
 from adaptive.core.errors import UserError
 from adaptive.core.run import digest
 from adaptive.core.run.ranks import Ranks
-from adaptive.llm_puzzle.config import GKDConfig
 from adaptive.llm_puzzle.data import Rows, steps_for
 from adaptive.llm_puzzle.gkd.checkpoint import Checkpoint
 from adaptive.llm_puzzle.gkd.loss import GKDLoss, Pair
@@ -20,6 +19,7 @@ from adaptive.llm_puzzle.gkd.packing import Batch, micro_batches
 from adaptive.llm_puzzle.gkd.weights import LocalWeights, Weights
 from adaptive.llm_puzzle.group_trainer import schedule
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
+from adaptive.llm_puzzle.settings import GKDConfig
 
 Track = Callable[[Iterable[torch.Tensor], int], Iterable[torch.Tensor]]
 

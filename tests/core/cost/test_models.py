@@ -66,7 +66,7 @@ def test_layouts():
 
 def test_the_space_of_puzzle():
     from adaptive.llm_puzzle.blocks import BlockOption
-    from adaptive.llm_puzzle.config import SpaceConfig
+    from adaptive.llm_puzzle.settings import SpaceConfig
     from adaptive.llm_puzzle.space import search_space
 
     blocks = block_variants("llama-3-70b")

@@ -12,8 +12,8 @@ import torch
 
 import adaptive
 from adaptive.core import UserError
-from adaptive.llm_puzzle.config import EvaluateConfig
 from adaptive.llm_puzzle.evaluate.harness import Answers, benchmark, flat
+from adaptive.llm_puzzle.settings import EvaluateConfig
 
 INSTALLED = importlib.util.find_spec("lm_eval") is not None
 

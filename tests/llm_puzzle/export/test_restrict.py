@@ -13,10 +13,11 @@ from tiny_puzzle import gqa, mlp
 import adaptive
 from adaptive.core import Budget, ChoiceProblem, InfeasibleError, UserError, Workload, solve_best
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.config import PuzzleConfig, SearchConfig, SpaceConfig
+from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.export import ENGINES, EXPORTS
 from adaptive.llm_puzzle.export.restrict import Restriction, masked, restriction
 from adaptive.llm_puzzle.prices import blocks_of
+from adaptive.llm_puzzle.settings import SearchConfig, SpaceConfig
 from adaptive.llm_puzzle.space import LayerSpace, search_space
 
 PARENT = config_of([(gqa(4), mlp(512))] * 3)

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from adaptive.llm_puzzle.config import GKDConfig, LongConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.gkd import Checkpoint, distill_globally
 from adaptive.llm_puzzle.parent import load_parent
+from adaptive.llm_puzzle.settings import GKDConfig, LongConfig
 
 
 def main() -> None:

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 
 from adaptive.core.run.ranks import Ranks
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.config import GKDConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.gkd import Checkpoint, distill_globally
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.parent import load_parent
 from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.settings import GKDConfig
 
 
 def main() -> None:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_puzzle import BOS, CHILDREN
 
-from adaptive.llm_puzzle.config import GKDConfig
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.gkd.loss import TERMS, GKDLoss, Pair, gkd_loss
 from adaptive.llm_puzzle.gkd.packing import Batch, first_fit, micro_batches
+from adaptive.llm_puzzle.settings import GKDConfig
 
 
 def test_terms_equal_plain_sums(student, parent, rows):

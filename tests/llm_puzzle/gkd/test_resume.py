@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from adaptive.core.run.ranks import Ranks
-from adaptive.llm_puzzle.config import GKDConfig
 from adaptive.llm_puzzle.gkd import Checkpoint, distill_globally
+from adaptive.llm_puzzle.settings import GKDConfig
 
 PROGRAM = Path(__file__).with_name("kill_training.py")
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from adaptive.core import UserError
-from adaptive.llm_puzzle.config import GKDConfig, LongConfig
 from adaptive.llm_puzzle.data import Rows, steps_for
 from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.gkd import distill_globally, gkd_loss
 from adaptive.llm_puzzle.group_trainer import schedule
+from adaptive.llm_puzzle.settings import GKDConfig, LongConfig
 
 CONFIG = GKDConfig(tokens=3000, batch_size=5, learning_rate=3e-3)
 

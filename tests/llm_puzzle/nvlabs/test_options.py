@@ -8,11 +8,11 @@ import nvlabs_like
 import pytest
 
 from adaptive.core import Budget, ChoiceProblem, UserError, Workload
-from adaptive.llm_puzzle.config import ShapeConfig
 from adaptive.llm_puzzle.nvlabs.options import Option, ladders, names, options, problem
 from adaptive.llm_puzzle.nvlabs.read import read_released
 from adaptive.llm_puzzle.plan import from_shape
 from adaptive.llm_puzzle.score import inversions
+from adaptive.llm_puzzle.settings import ShapeConfig
 
 PARENT = nvlabs_like.parent_text()
 SECOND = nvlabs_like.text(2, 768, 75)
