@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import html
 import json
 import math
@@ -47,15 +46,6 @@ SETTINGS = [
     "workload.prefill_batches=[1,2]",
     "workload.prefill_tokens=16",
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def frozen_modules():
-    """Clocks collect garbage before they measure; what pytest has imported needs no looking at."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import re
@@ -65,15 +64,6 @@ KEYS = {
     "commit",
     "children",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def frozen_modules():
-    """Clocks collect garbage before they measure; what pytest has imported needs no looking at."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
