@@ -23,7 +23,7 @@ $(STAMP): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## Puzzle on a small language model: 3 minutes on two CPU cores
+demo: $(STAMP) ## Puzzle on a small language model: minutes on two CPU cores
 	$(BIN)/python -m adaptive.run +exp=puzzle_tiny $(ARGS)
 
 test: $(STAMP) ## the quick tests

@@ -40,6 +40,7 @@ SETTINGS = [
     "cost.seconds=0.5",
     "verify.seconds=0.1",
     "gkd.tokens=600",
+    "evaluate.positions=4",
     "search.frontier=[0.8,0.5]",
 ]
 
