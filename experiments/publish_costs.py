@@ -23,6 +23,7 @@ from adaptive.core.cost import MeasuredTable  # noqa: E402
 from adaptive.core.errors import UserError  # noqa: E402
 from adaptive.core.hardware import DEVICES  # noqa: E402
 from adaptive.core.run import atomic_write_json  # noqa: E402
+from adaptive.experiments.measure_costs import JOBS  # noqa: E402
 
 
 def publish_table(source: Path, device: str, name: str, commit: str | None) -> Path:
@@ -41,7 +42,7 @@ def publish_table(source: Path, device: str, name: str, commit: str | None) -> P
     if commit:
         table.notes["commit"] = commit
     if source.is_dir():
-        table.notes["command"] = _command(_run(source))
+        table.notes["command"] = _command(_run(source), source.name)
     for note in ("date", "commit", "multiprocessors", "command"):
         if not table.notes.get(note):
             raise UserError(
@@ -59,7 +60,7 @@ def publish_result(run: Path, device: str, name: str, commit: str | None) -> Pat
     summary = json.loads((run / "summary.json").read_text())
     git = about.get("git") or {}
     result: dict[str, Any] = {
-        "command": _command(about),
+        "command": _command(about, run.name),
         "date": about["started"][:10],
         "commit": commit or git.get("commit"),
         "model": name,
@@ -80,8 +81,10 @@ def _run(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "run.json").read_text(encoding="utf-8"))
 
 
-def _command(about: dict[str, Any]) -> str:
+def _command(about: dict[str, Any], job: str) -> str:
     """The command without where its run was written."""
+    if job in JOBS:
+        return f"python experiments/measure_costs.py --out runs {job}"
     words = about["command"].split(" ")
     return " ".join(word for word in words if not word.startswith("hydra.run.dir="))
 

@@ -170,20 +170,23 @@ class Verifier:
             before = torch.cuda.memory_allocated(engine.device)
         sizes = workload.batch, workload.prompt, workload.output
         generations = {"it": Generation(engine, *sizes)}
+        cold = ["it"]
         if cuda:
             generations["it"].run(generations["it"].ids_BT)
+            cold = []
             held = torch.cuda.max_memory_allocated(engine.device) - before + weights
         else:  # which has no count of what lived: weights and caches alone
             caches = generations["it"].caches
             held = weights + sum(cache.nbytes for cache in caches if cache is not None)
         if self.reference is not None:
             generations["reference"] = Generation(self.reference, *sizes)
+            cold.append("reference")
 
         def measure(order: Sequence[str]) -> dict[str, float]:
             return {name: _seconds(generations[name], self.clock.now) for name in order}
 
         with self.clock.quiet():
-            measure(list(generations))  # warms up
+            measure(cold)
             timings = round_robin(
                 generations,
                 measure,

@@ -240,7 +240,7 @@ class CudaClock(Clock):
         for _ in range(self.warmup * turns if self.mode == "compiled" else self.warmup):
             call()
 
-        def repeat(times: int) -> Call:
+        def repeat(times: int, warmup: int) -> Call:
             def chain() -> None:
                 for _ in range(times):
                     call()
@@ -249,13 +249,14 @@ class CudaClock(Clock):
                 return chain
             from adaptive.core.engine.engine import capture
 
-            return capture(chain, pool, warmup=1)
+            return capture(chain, pool, warmup)
 
-        if calls is None:
-            one = repeat(1)
-            _elapsed(one)
-            calls = min(max(1, math.ceil(CHAIN_SECONDS / _elapsed(one))), MAX_CHAIN)
-        return repeat(calls), calls
+        if calls is not None:
+            return repeat(calls, warmup=1), calls
+        one = repeat(1, warmup=1)
+        _elapsed(one)
+        calls = min(max(1, math.ceil(CHAIN_SECONDS / _elapsed(one))), MAX_CHAIN)
+        return repeat(calls, warmup=0), calls
 
 
 def _elapsed(call: Call) -> float:
