@@ -21,7 +21,7 @@ import adaptive  # noqa: E402
 
 DECODER = (
     "seconds=110",
-    "workload.contexts=[128,512,1024,2048,8192,32768]",
+    "workload.contexts=[128,512,1024,2048,4096,8192,16384,32768]",
     "workload.prompts=[128,512,2048,8192]",
     "workload.prefill_tokens=16384",
 )
@@ -49,6 +49,10 @@ JOBS: dict[str, tuple[str, ...]] = {
     ),
     "verify-llama-3-70b-fp8": (
         "verify_costs", "model=llama-3-70b", "dtype=fp8", *CHILDREN, "children.layers=40",
+        "children.count=12", "children.generations=3",
+    ),
+    "verify-llama-3-70b-bf16": (
+        "verify_costs", "model=llama-3-70b", "dtype=bf16", *CHILDREN, "children.layers=20",
         "children.count=12", "children.generations=3",
     ),
     "llama-3-8b-bf16": ("profile", "model=llama-3-8b", "dtype=bf16", *DECODER),

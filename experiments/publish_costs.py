@@ -19,11 +19,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a checkout without an install
 
+from adaptive.experiments.measure_costs import JOBS  # noqa: E402
+
 from adaptive.core.cost import MeasuredTable  # noqa: E402
 from adaptive.core.errors import UserError  # noqa: E402
 from adaptive.core.hardware import DEVICES  # noqa: E402
 from adaptive.core.run import atomic_write_json  # noqa: E402
-from adaptive.experiments.measure_costs import JOBS  # noqa: E402
 
 
 def publish_table(source: Path, device: str, name: str, commit: str | None) -> Path:

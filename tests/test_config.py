@@ -70,7 +70,11 @@ def test_a_recipe_that_forgets_its_task_is_told_so(tmp_path):
         adaptive.load("bare", config_dir=str(tmp_path))
 
 
-@given(st.lists(st.text(min_size=1), min_size=1, max_size=3), st.lists(st.text(min_size=1)))
+# Hydra has parsed what gets here: an interpolation without an end is refused before.
+values = st.text(min_size=1).filter(lambda text: "${" not in text)
+
+
+@given(st.lists(values, min_size=1, max_size=3), st.lists(values))
 def test_sweep_labels_are_file_names_and_as_different_as_the_jobs(one, other):
     labels = [config.sweep_label(OmegaConf.create([f"k={v}" for v in vs])) for vs in (one, other)]
     for label in labels:
