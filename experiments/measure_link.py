@@ -2,14 +2,16 @@
 
 Usage: torchrun --nproc_per_node=2 experiments/measure_link.py --out LINK.json
 
-Adds {"2": [[bytes, seconds], ...]} to the file, which `nemotron_throughput.py --all-reduce` reads,
-and prints the line (bandwidth and latency) closest to it and how far off that is. With gloo (no
-GPU) it measures the host.
+Writes {"times": {"2": [[bytes, seconds], ...]}} with device, date and torch, or adds its number of
+GPUs to a file of that device, which `nemotron_throughput.py --all-reduce` reads; prints the line
+(bandwidth and latency) closest to the times and how far off it is. With gloo (no GPU) it measures
+the host.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import sys
@@ -18,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout without an install
 
 from adaptive.core.cost import AllReduce  # noqa: E402
+from adaptive.core.errors import UserError  # noqa: E402
 from adaptive.core.hardware import measure_all_reduce  # noqa: E402
 from adaptive.core.run import atomic_write_json  # noqa: E402
 
@@ -42,8 +45,21 @@ def main() -> None:
     if rank:
         return
     known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    atomic_write_json(arguments.out, {**known, str(degree): points})
-    fitted = AllReduce.fit(points, degree)
+    device = torch.cuda.get_device_name() if cuda else "the host, through gloo"
+    if known.get("device", device) != device:
+        sys.exit(f"error: --out={arguments.out} is of {known['device']}: name another file")
+    about = {
+        "command": f"torchrun --nproc_per_node={degree} experiments/measure_link.py",
+        "device": device,
+        "date": datetime.date.today().isoformat(),
+        "torch": torch.__version__,
+    }
+    times = known.get("times", {}) | {str(degree): points}
+    atomic_write_json(arguments.out, about | {"times": times})
+    try:
+        fitted = AllReduce.fit(points, degree)
+    except UserError as error:  # noise of a busy host
+        sys.exit(f"error: {arguments.out} is written, but has no line: {error}")
     print(
         f"{degree} devices: {fitted.bandwidth / 1e9:.1f} GB/s, {1e6 * fitted.latency:.1f} us; "
         f"that line is off by {fitted.error:.0%} on average",

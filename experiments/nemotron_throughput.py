@@ -1,6 +1,7 @@
 """Throughput of Nemotron-Super-49B over its 70B parent, beside the Puzzle paper's numbers.
 
     python experiments/nemotron_throughput.py --roofline            # a bound; seconds, no GPU
+    python experiments/nemotron_throughput.py                       # from the shipped tables
     python experiments/nemotron_throughput.py --table TABLE.csv --all-reduce LINK.json
 
 For each of the paper's scenarios on H100 SXM in FP8: the best tensor parallelism and batch of both
@@ -8,9 +9,9 @@ models by ``adaptive.core.cost.Serving``, generated tokens per second and GPU, a
 paper gives them for the 51B sibling (Bercovich et al., arXiv 2411.19146, throughput table).
 
 A table needs fp8 rows of every block of both models, and of the shards that each of --degrees takes
-(``block.shard(degree)``); degrees without them are left out and named. LINK.json holds
-measured all-reduces by degree, {"2": [[bytes, seconds], ...], ...}; without it they run at the
-published bandwidth of the link with no latency, a bound.
+(``block.shard(degree)``); degrees without them are left out and named. LINK.json is what
+measure_link.py writes, and a degree that is not there is priced by the nearest; without it
+all-reduces run at the published bandwidth of the link with no latency, a bound.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from adaptive.core.cost.models import decoder_shape
 from adaptive.core.cost.parallel import AllReduce, TensorParallel
 from adaptive.core.cost.roofline import Roofline
 from adaptive.core.cost.serving import Serving, Throughput
+from adaptive.core.cost.shipped import shipped_table
 from adaptive.core.cost.table import MeasuredTable
 from adaptive.core.errors import UserError
 from adaptive.core.hardware.device import DEVICES
@@ -218,8 +220,8 @@ def _batches(results: list[dict[str, Any]]) -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--table", help="measured times (CSV) with fp8 rows")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--table", help="measured times (CSV); default: shipped ones of --device")
     source.add_argument("--roofline", action="store_true", help="a bound from published peaks")
     parser.add_argument("--mode", default="graph", help="clock mode of the table's rows")
     parser.add_argument("--extrapolate", action="store_true", help="beyond the table (marked *)")
@@ -255,10 +257,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         source = f"the roofline of {spec.name}"
     else:
         kv_dtype = arguments.kv_dtype or "bf16"
-        table = MeasuredTable.load(
-            arguments.table, mode=arguments.mode, extrapolate=arguments.extrapolate
-        )
-        model, source = table, f"{Path(arguments.table).name} ({table.origin.device})"
+        options = {"mode": arguments.mode, "extrapolate": arguments.extrapolate}
+        if arguments.table:
+            table = MeasuredTable.load(arguments.table, **options)
+        else:
+            table = shipped_table(arguments.device, **options)
+        name = Path(arguments.table).name if arguments.table else "the shipped tables"
+        model, source = table, f"{name} ({table.origin.device})"
     setting = Setting(
         model,
         {degree: _link(arguments, degree) for degree in arguments.degrees},
@@ -271,6 +276,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     results = [compare(setting, row) for row in PAPER]
     lines = explain(results, setting)
+    if arguments.all_reduce:
+        lines.append(_borrowed(arguments))
     return {
         "arguments": vars(arguments),
         "date": datetime.date.today().isoformat(),
@@ -284,19 +291,35 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _measured_links(path: str) -> dict[int, list[tuple[float, float]]]:
+    """What ``measure_link.py`` wrote, by the number of GPUs."""
+    try:
+        times = json.loads(Path(path).read_text(encoding="utf-8"))["times"]
+        return {int(degree): points for degree, points in times.items()}
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(f"--all-reduce: cannot read {path}: {error}") from None
+
+
+def _borrowed(arguments: argparse.Namespace) -> str:
+    """Of which numbers of GPUs the link was measured, and which are priced by those."""
+    known = sorted(_measured_links(arguments.all_reduce))
+    others = sorted(set(arguments.degrees) - {1, *known})
+    line = f"All-reduces were measured between {', '.join(map(str, known))} GPUs"
+    if others:
+        line += (
+            f"; {', '.join(map(str, others))} are taken to send as many bytes in as long, which "
+            "leaves out the latency of more steps"
+        )
+    return f"{line}."
+
+
 def _link(arguments: argparse.Namespace, degree: int) -> AllReduce | None:
     if degree == 1:
         return None
     if arguments.all_reduce:
-        try:
-            measured = json.loads(Path(arguments.all_reduce).read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"--all-reduce: cannot read {arguments.all_reduce}: {error}") from None
-        if str(degree) not in measured:
-            raise UserError(
-                f"--all-reduce has no times for {degree} GPUs: leave it out of --degrees"
-            )
-        return AllReduce.fit(measured[str(degree)], degree)
+        measured = _measured_links(arguments.all_reduce)
+        nearest = min(measured, key=lambda known: abs(known - degree))
+        return AllReduce.fit(measured[nearest], nearest)
     bandwidth = DEVICES[arguments.device].link_bandwidth
     if bandwidth is None:
         raise UserError(f"the link of {arguments.device} is not known: give --all-reduce")

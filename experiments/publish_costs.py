@@ -2,29 +2,38 @@
 
 Usage: python experiments/publish_costs.py table RUN_OR_CSV --device h100-sxm --name llama-3-8b-bf16
        python experiments/publish_costs.py result RUN --device h100-sxm --name llama-3-8b-bf16
+       python experiments/publish_costs.py falls
 
 `table` checks the rows of `+exp=profile` or `+exp=verify_costs` and files them under
-adaptive/core/cost/tables/DEVICE; `result` writes experiments/results/verify_costs_NAME_DEVICE.json.
+adaptive/core/cost/tables/DEVICE; `result` writes a verification to
+experiments/results/verify_costs_NAME_DEVICE.json. Both list anew where shipped times fall as work
+grows, in experiments/results/cost_falls.csv; `falls` does that alone.
 `--commit` says what was measured where the device had no git.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+FALLS = ROOT / "experiments" / "results" / "cost_falls.csv"
 sys.path.insert(0, str(ROOT))  # a checkout without an install
 
-from adaptive.experiments.measure_costs import JOBS  # noqa: E402
+# Installed as a part of adaptive, which the type checker does not know.
+from adaptive.experiments.measure_costs import JOBS  # noqa: E402 # pyrefly: ignore[missing-import]
 
-from adaptive.core.cost import MeasuredTable  # noqa: E402
+from adaptive.core.cost import MeasuredTable, shipped_devices  # noqa: E402
+from adaptive.core.cost.falls import falls  # noqa: E402
+from adaptive.core.cost.shipped import shipped_files  # noqa: E402
 from adaptive.core.errors import UserError  # noqa: E402
 from adaptive.core.hardware import DEVICES  # noqa: E402
-from adaptive.core.run import atomic_write_json  # noqa: E402
+from adaptive.core.run import atomic_write_json, atomic_write_text  # noqa: E402
 
 
 def publish_table(source: Path, device: str, name: str, commit: str | None) -> Path:
@@ -78,6 +87,20 @@ def publish_result(run: Path, device: str, name: str, commit: str | None) -> Pat
     return target
 
 
+def falls_of_shipped() -> str:
+    """Where times of the shipped tables fall as work grows, as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["table", "block", "phase", "batch", "length", "axis", "to", "fall_percent"])
+    for device in shipped_devices():
+        for path in shipped_files(device):
+            for fall in falls(MeasuredTable.load(path, mode="graph")):
+                key = fall.key
+                where = [key.block, key.phase, key.batch, key.length, fall.axis, f"{fall.to:g}"]
+                writer.writerow([f"{device}/{path.stem}", *where, f"{100 * fall.part:.0f}"])
+    return text.getvalue()
+
+
 def _run(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "run.json").read_text(encoding="utf-8"))
 
@@ -92,15 +115,21 @@ def _command(about: dict[str, Any], job: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=("table", "result"))
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--device", required=True, help="published device, such as h100-sxm")
-    parser.add_argument("--name", required=True, help="model and dtype, such as llama-3-8b-bf16")
-    parser.add_argument("--commit", help="what was measured")
-    arguments = parser.parse_args()
-    publish = publish_table if arguments.what == "table" else publish_result
+    verbs = parser.add_subparsers(dest="what", required=True)
+    for verb in ("table", "result"):
+        one = verbs.add_parser(verb)
+        one.add_argument("source", type=Path)
+        one.add_argument("--device", required=True, help="published device, such as h100-sxm")
+        one.add_argument("--name", required=True, help="model and dtype, such as llama-3-8b-bf16")
+        one.add_argument("--commit", help="what was measured")
+    verbs.add_parser("falls")
+    given = parser.parse_args()
     try:
-        print(publish(arguments.source, arguments.device, arguments.name, arguments.commit))
+        if given.what == "table":
+            print(publish_table(given.source, given.device, given.name, given.commit))
+        if given.what == "result":
+            print(publish_result(given.source, given.device, given.name, given.commit))
+        atomic_write_text(FALLS, falls_of_shipped())
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -234,6 +234,22 @@ def test_the_experiment_prints_and_writes(tmp_path, capsys):
         assert scenario["paper"]["ratio"] == pytest.approx(row.child / row.parent, abs=0.03)
 
 
+def test_links_of_other_degrees_are_borrowed_and_shipped_tables_are_the_default(tmp_path, capsys):
+    from adaptive.experiments.nemotron_throughput import main
+
+    link, out = tmp_path / "link.json", tmp_path / "result.json"
+    link.write_text(json.dumps({"times": {"2": [[1e3, 1e-5], [1e9, 4e-3]]}}))
+    main(["--degrees", "1", "4", "--all-reduce", str(link), "--out", str(out)])
+    text = capsys.readouterr().out
+    assert text.startswith("Predictions of tokens/s and GPU from the shipped tables")
+    assert "measured between 2 GPUs; 4 are taken to send as many bytes in as long" in text
+    result = json.loads(out.read_text())
+    assert not result["bound"]
+    # The paper has 2.07 for 128/128 on one GPU each, and 5.08 for 128/1024.
+    ratios = [scenario["ratio.one_device"] for scenario in result["scenarios"]]
+    assert ratios[0] == pytest.approx(2.07, rel=0.1) and ratios[1] == pytest.approx(5.08, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

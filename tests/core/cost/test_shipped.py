@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from adaptive.experiments.publish_costs import FALLS, falls_of_shipped
 
 from adaptive.core.cost import (
     MeasuredTable,
@@ -17,6 +17,7 @@ from adaptive.core.cost import (
     shipped_table,
 )
 from adaptive.core.cost.block import DTYPE_BYTES
+from adaptive.core.cost.falls import falls
 from adaptive.core.cost.models import MODELS, DecoderShape
 from adaptive.core.cost.shipped import TABLES, shipped_files
 from adaptive.core.errors import UserError
@@ -30,21 +31,15 @@ FILES = {f"{d}/{path.stem}": path for d in shipped_devices() for path in shipped
 files = pytest.mark.parametrize("file", FILES)
 devices = pytest.mark.parametrize("device", shipped_devices())
 
-TOLERANCE = 0.03  # beside the spreads of the two rows
-
-# Time grows with the batch, the number of tokens, the length, the width and the KV heads. It falls
-# where another kernel takes over, which is as good as certain from the steps being between the same
-# numbers of tokens in several blocks. (block, phase, axis, from, to): the fall in %.
-FALLS = {
-    "h100-sxm/llama-3-8b-bf16": {
-        # look-ups: in proportion to the rows up to 16, then flat up to some hundreds
-        ("embedding(vocab=128256,h=4096)", "prefill", "batch", (16,), (32,)): 77,
-        # products between 16 and 32 tokens
-        ("linear(in=4096,out=4096)", "prefill", "batch", (16,), (32,)): 12,
-        ("ffn(h=4096,i=3584)", "prefill", "batch", (3584, 16), (3584, 32)): 4,
-        # products between 32 and 64 tokens, of the narrowest FFN
-        ("ffn(h=4096,i=1536)", "prefill", "batch", (1536, 32), (1536, 64)): 8,
-    },
+# What is interpolated along an axis worse than 3 %, and why.
+COARSE = {
+    # two KV heads take longer than one and as long as four at up to 16 sequences
+    ("h100-sxm/llama-3-70b-bf16", "kv_heads"): 0.035,
+    # a patch embedding's convolution changes its kernel with every map, by up to a third; blocks of
+    # small forwards step by a tenth as tiles fill up
+    ("h100-sxm/vit-small-bf16", "length"): 0.066,
+    ("h100-sxm/vit-base-bf16", "length"): 0.067,
+    ("h100-sxm/vit-large-bf16", "length"): 0.069,
 }
 
 
@@ -56,22 +51,6 @@ def model_and_dtype(file: str) -> tuple[str, str]:
     """From names such as DEVICE/llama-3-8b-bf16."""
     model, _, dtype = file.partition("/")[2].rpartition("-")
     return model, dtype
-
-
-def falls(table: MeasuredTable) -> Iterator[tuple[tuple, float]]:
-    """Steps along an axis after which less time is taken, beyond tolerance, and how much less."""
-    for series in table.series().values():
-        for axis, name in enumerate(series.names):
-            lines: dict[tuple, list] = {}
-            for point in sorted(series.rows):
-                lines.setdefault((*point[:axis], *point[axis + 1 :]), []).append(point)
-            for line in lines.values():
-                for low, high in zip(line, line[1:], strict=False):
-                    (before,), (after,) = series.rows[low], series.rows[high]
-                    ratio = after.seconds / before.seconds
-                    if ratio < 1 - TOLERANCE - before.spread - after.spread:
-                        key = (before.key.block, before.key.phase, name, low, high)
-                        yield key, 1 - ratio
 
 
 def test_there_is_one():
@@ -139,23 +118,30 @@ def test_decode_and_prefill_are_measured_for_every_attention(file):
         assert found == {"prefill", "decode"}, block
 
 
+def test_time_grows_with_every_size_but_where_it_is_listed():
+    """The list is exact: what is gone from a table leaves it, what is new is looked into."""
+    assert FALLS.read_text(encoding="utf-8") == falls_of_shipped()
+
+
 @files
-def test_time_grows_with_every_size_but_where_kernels_change(file):
-    """The list is exact: what is gone from the table leaves it, what is new is looked into."""
-    found = {key: round(100 * fall) for key, fall in falls(table_of(file))}
-    assert found == FALLS.get(file, {})
-
-
-def test_exceptions_are_of_tables_that_there_are():
-    assert FALLS.keys() <= FILES.keys()
+def test_falls_are_of_kernels_that_are_known_for_it(file):
+    """Products lose a sixth at most where their tiles change; look-ups go from rows to waves, and
+    convolutions choose anew for every map."""
+    for fall in falls(table_of(file)):
+        kind = fall.key.block.partition("(")[0]
+        assert fall.axis in ("batch", "length")
+        assert fall.part < {"embedding": 0.8, "conv2d": 0.5}.get(kind, 0.17), fall
 
 
 @files
 def test_widths_heads_and_lengths_are_interpolated_within_three_per_cent(file):
     check = table_of(file).cross_validate()
-    assert check.along("intermediate", "kv_heads", "length") < 0.03
-    for axis in ("intermediate", "kv_heads", "length"):
-        assert check.along(axis) < 0.03 and check.by_axis[f"{axis}, whole"] < 0.03, axis
+    axes = ("intermediate", "kv_heads", "length")
+    assert check.along(*axes) < COARSE.get((file, "length"), 0.03)
+    for axis in axes:
+        limit = COARSE.get((file, axis), 0.03)
+        assert not check.along(axis) >= limit, axis  # NaN: the table has no such axis
+        assert not check.by_axis.get(f"{axis}, whole", 0.0) >= limit, axis
 
 
 # --- a device's tables as one ---
