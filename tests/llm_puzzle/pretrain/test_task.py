@@ -118,7 +118,7 @@ def test_card_numbers_are_replaced_not_repeated():
 
 
 def test_script_keeps_the_best_of_its_tries(prepared, tmp_path, monkeypatch, capsys):
-    script = Path(__file__).parents[3] / "experiments" / "train_llama_tiny.py"
+    script = Path(__file__).parents[3] / "experiments" / "train_parent_offline.py"
     folders = {f"--{name}": tmp_path / name for name in ("work", "out")} | {"--tokens": prepared}
     shape = [f"shape.{key}={value}" for key, value in vars(SHAPE).items()]
     options = ["schedule.batch=8", "schedule.validations=1", "--try", "schedule.steps=1"]

@@ -1,9 +1,11 @@
-"""Train ``llama-tiny`` on a machine that has only torch, transformers, tokenizers and safetensors.
+"""Train a parent on a machine that has only torch, transformers, tokenizers and safetensors.
 
-The recipe ``train_parent`` does the same through the run system; this script calls the same
-functions on tokens prepared elsewhere, for a rented GPU without Hydra, OR-tools or the raw text:
+The recipes ``train_parent`` and ``train_parent_small`` do the same through the run system; this
+script calls the same functions on tokens prepared elsewhere (a run's ``artifacts/tokens``), for a
+rented GPU without Hydra, OR-tools or the raw text:
 
-    python experiments/train_llama_tiny.py --tokens DIR --work DIR --out DIR --seconds 480
+    python experiments/train_parent_offline.py --tokens DIR --work DIR --out DIR --seconds 480
+    python experiments/train_parent_offline.py ... --name llama-small shape.layers=12
 
 ``--try "schedule.steps=3000 schedule.dropout=0.1"``, repeated, trains with several settings and
 keeps the parent with the lowest mean validation loss. ``--out`` receives it, with ``metrics.json``;
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--name", default="llama-tiny", help="in the record of the result")
     parser.add_argument("--commit", default="unknown")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--try", dest="tries", action="append", default=[])
@@ -89,7 +92,7 @@ def attempt(
     found = export_parent(trainer.model, trainer.validation, known.tokens, work / "export")
     print(f"[{time.monotonic() - began:6.1f} s]", json.dumps(found["valid"]), flush=True)
     return found | {
-        "name": "llama-tiny",
+        "name": known.name,
         "tokens_seen": trainer.tokens_seen,
         "steps": trainer.step,
         "seconds": {"training": trainer.seconds, "export": time.monotonic() - trained},

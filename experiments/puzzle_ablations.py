@@ -1,0 +1,401 @@
+"""What each part of Puzzle is worth: one parent, one thing changed at a time.
+
+    python experiments/puzzle_ablations.py run --recipe puzzle_small --dir runs/ablations
+    python experiments/puzzle_ablations.py page
+
+``run`` goes through the cells below and adds each to ``experiments/results/puzzle_ablations.json``
+as soon as it is done; started again, it goes on with those that are missing (``--studies`` picks,
+``--seconds`` stops in time, trailing overrides go to every run). Cells that share a library are
+runs in one directory, so it is made once. ``page`` writes ``experiments/puzzle_ablations.md`` from
+that file: tables, and for each direction that the paper reports whether it holds here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout without an install
+
+import adaptive  # noqa: E402
+from adaptive.core.errors import UserError  # noqa: E402
+from adaptive.core.run import atomic_write_json, atomic_write_text, environment  # noqa: E402
+
+HERE = Path(__file__).parent
+RESULTS, PAGE = HERE / "results" / "puzzle_ablations.json", HERE / "puzzle_ablations.md"
+SEEDS = (0, 1, 2)
+SPEEDS = ("1.3x", "1.75x", "2.5x")
+MIDDLE, FAST = SPEEDS[1], SPEEDS[2]
+ALLOCATORS = ("uniform", "greedy", "marginal", "max_params", "random")
+NO_BASELINES = "baselines=[]"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run of the recipe.
+
+    Attributes:
+        study: which table it stands in.
+        name: its row.
+        speed: the budget.
+        seed: of calibration, training and random architectures.
+        overrides: what it changes.
+        library: names the directory; cells that train another library have another.
+    """
+
+    study: str
+    name: str
+    speed: str
+    seed: int
+    overrides: tuple[str, ...] = ()
+    library: str = "default"
+
+    @property
+    def key(self) -> str:
+        return f"{self.study}/{self.name}/{self.speed}/{self.seed}"
+
+    def arguments(self) -> list[str]:
+        """Overrides of the recipe, the budget and the seed among them."""
+        own = [f"budget.latency={self.speed}", f"seed={self.seed}"]
+        if not any(override.startswith("baselines=") for override in self.overrides):
+            own.append(NO_BASELINES)
+        return [*own, *self.overrides]
+
+
+def cells(tokens: int) -> Iterator[Cell]:
+    """All cells; those of one directory in a row.
+
+    Args:
+        tokens: of the recipe's local distillation, of which parts are tried.
+    """
+    for seed in SEEDS:
+        for speed in SPEEDS:
+            yield Cell("allocation", "all", speed, seed, (f"baselines=[{','.join(ALLOCATORS)}]",))
+        for name, overrides in GKD.items():
+            yield Cell("gkd", name, MIDDLE, seed, overrides)
+        for metric in ("kl", "lm_loss", "cosine"):
+            yield Cell("scores", metric, MIDDLE, seed, (f"score.metric={metric}",))
+        for state in ("true", "false"):
+            yield Cell("isotonic", state, FAST, seed, (f"search.isotonic={state}",))
+        for rounds in (1, 3):
+            yield Cell("rounds", str(rounds), FAST, seed, (f"search.rounds={rounds}",))
+        coupled = f"distill.coupled_tokens={tokens}"
+        yield Cell("coupling", "decoupled", MIDDLE, seed)
+        yield Cell("coupling", "coupled", MIDDLE, seed, (coupled,))
+        for part in (0.0, 0.25, 0.5, 1.0):
+            for init in ("paper", "ridge"):
+                changed = (f"distill.tokens={round(part * tokens)}", f"distill.init={init}")
+                library = "default" if part == 1 and init == "ridge" else f"{init}-{part:g}"
+                yield Cell("distillation", f"{init} {part:g}", MIDDLE, seed, changed, library)
+        no_op = ("space.kv_heads=[]", "space.ffn_fractions=[]", "space.attention_linear=false")
+        yield Cell("space", "all", MIDDLE, seed)
+        no_op = (*no_op, "space.ffn_linear=false")
+        yield Cell("space", "no-op only", MIDDLE, seed, no_op, "no-op")
+
+
+GKD = {
+    "cosine + KL": (),
+    "none": ("gkd.tokens=0",),
+    "KL": ("gkd.cosine=0",),
+    "cosine": ("gkd.kl=0",),
+    "LM": ("gkd.cosine=0", "gkd.kl=0", "gkd.lm=1"),
+    "cosine + KL + LM": ("gkd.lm=1",),
+    "MSE + KL": ("gkd.cosine=0", "gkd.mse=1"),
+}
+STUDIES = ("allocation", "distillation", "scores", "isotonic", "rounds", "coupling", "gkd", "space")
+
+
+# --- running ---
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs what is missing, and writes after each cell."""
+    begun = time.perf_counter()
+    common = list(arguments.overrides)
+    record = _started(arguments, common)
+    tokens = adaptive.load(arguments.recipe, *common).config.distill.tokens  # type: ignore[attr-defined]
+    for cell in cells(tokens):
+        if cell.study not in arguments.studies or cell.seed not in arguments.seeds:
+            continue
+        if cell.key in record["cells"]:
+            continue
+        if arguments.seconds and time.perf_counter() - begun > arguments.seconds:
+            sys.exit(f"stopped after {arguments.seconds:g} s, before {cell.key}: run it again")
+        directory = Path(arguments.dir) / f"{cell.library}-{cell.seed}"
+        started = time.perf_counter()
+        try:
+            summary = (
+                adaptive.load(arguments.recipe, *common, *cell.arguments()).run(directory).summary
+            )
+        except UserError as error:
+            # A budget out of reach of a space is a result; anything else stops the script.
+            summary = {"error": str(error)}
+        seconds = time.perf_counter() - started
+        record["cells"][cell.key] = {
+            "overrides": cell.arguments(),
+            "seconds": round(seconds, 1),
+            "summary": {key: value for key, value in summary.items() if _kept(key)},
+        }
+        atomic_write_json(arguments.out, record)
+        print(f"=== {cell.key}: {seconds:.0f} s", flush=True)
+
+
+KEPT = ("child.", "baseline.", "parent.", "speedup.", "library.loss", "additivity.", "error")
+
+
+def _kept(key: str) -> bool:
+    return key.startswith(KEPT) or key in ("scores.repaired", "rounds", "search.status")
+
+
+def _started(arguments: argparse.Namespace, common: list[str]) -> dict[str, Any]:
+    """The record of an earlier start, or a new one; not of another recipe."""
+    command = " ".join(
+        ["python experiments/puzzle_ablations.py run --recipe", arguments.recipe, *common]
+    )
+    if arguments.out.is_file():
+        record = json.loads(arguments.out.read_text(encoding="utf-8"))
+        if record["command"] != command:
+            sys.exit(
+                f"error: {arguments.out} is of `{record['command']}`: move it away, or give --out"
+            )
+        return record
+    device = adaptive.load(arguments.recipe, *common).config.device
+    about = environment(device=device)
+    commit = arguments.commit or (about.get("git") or {}).get("commit")
+    return {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "commit": commit,
+        "environment": about,
+        "cells": {},
+    }
+
+
+# --- the page ---
+
+
+@dataclass(frozen=True)
+class Found:
+    """A number of several seeds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values) / len(self.values)
+
+    def __str__(self) -> str:
+        if len(self.values) == 1:
+            return f"{self.values[0]:.3f}"
+        return f"{self.mean:.3f} ({min(self.values):.3f} to {max(self.values):.3f})"
+
+
+class Results:
+    """The cells that are done."""
+
+    def __init__(self, record: dict[str, Any]):
+        self.record = record
+
+    def get(self, study: str, name: str, speed: str, key: str) -> Found | None:
+        """A number of all seeds that have it; None where no seed has."""
+        prefix = f"{study}/{name}/{speed}/"
+        cells = (c for k, c in self.record["cells"].items() if k.startswith(prefix))
+        values = [cell["summary"].get(key) for cell in cells]
+        found = tuple(float(value) for value in values if value is not None)
+        return Found(found) if found else None
+
+    def pairs(self, study: str, names: tuple[str, str], speed: str, key: str) -> list[float]:
+        """Differences (second minus first) seed by seed."""
+        tables = []
+        for name in names:
+            prefix = f"{study}/{name}/{speed}/"
+            cells = self.record["cells"]
+            tables.append(
+                {k.removeprefix(prefix): c["summary"].get(key) for k, c in cells.items()
+                 if k.startswith(prefix)}
+            )  # fmt: skip
+        first, second = tables
+        both = [seed for seed in first if first[seed] is not None and second.get(seed) is not None]
+        return [second[seed] - first[seed] for seed in both]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        f"| {' | '.join('-' if c is None else str(c) for c in line)} |" for line in lines
+    )
+
+
+def allocation(results: Results) -> str:
+    """Loss after the same distillation, by allocator and budget."""
+
+    def at(name: str, speed: str) -> Found | None:
+        key = "child.loss.gkd" if name == "mip" else f"baseline.{name}.loss"
+        return results.get("allocation", "all", speed, key)
+
+    rows = [[name, *(at(name, speed) for speed in SPEEDS)] for name in ("mip", *ALLOCATORS)]
+    kl = [results.get("allocation", "all", speed, "child.kl.gkd") for speed in SPEEDS]
+    measured = [results.get("allocation", "all", speed, "speedup.measured") for speed in SPEEDS]
+    rows += [["KL of the MIP's child", *kl], ["its measured speed-up", *measured]]
+    return table(["loss (nats/token)", *SPEEDS], rows)
+
+
+def rows_of(study: str, names: Sequence[str], speed: str) -> Callable[[Results], str]:
+    """The table of a study with one row a cell."""
+
+    def written(results: Results) -> str:
+        keys = ("child.kl.bld", "child.loss.bld", "child.kl.gkd", "child.loss.gkd")
+        header = [f"at {speed}", "KL before GKD", "loss before", "KL after", "loss after"]
+        rows = [[name, *(results.get(study, name, speed, key) for key in keys)] for name in names]
+        return table(header, rows)
+
+    return written
+
+
+PARTS = [f"{init} {part:g}" for init in ("paper", "ridge") for part in (0.0, 0.25, 0.5, 1.0)]
+TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "allocation": ("Who allocates", allocation),
+    "distillation": (
+        "Start and part of the tokens of local distillation",
+        rows_of("distillation", PARTS, MIDDLE),
+    ),
+    "scores": ("What is scored", rows_of("scores", ("kl", "lm_loss", "cosine"), MIDDLE)),
+    "isotonic": ("Repair of noisy ladders", rows_of("isotonic", ("true", "false"), FAST)),
+    "rounds": ("Rounds of scoring", rows_of("rounds", ("1", "3"), FAST)),
+    "coupling": (
+        "Halves trained apart or together",
+        rows_of("coupling", ("decoupled", "coupled"), MIDDLE),
+    ),
+    "gkd": ("Losses of global distillation", rows_of("gkd", tuple(GKD), MIDDLE)),
+    "space": ("The search space", rows_of("space", ("all", "no-op only"), MIDDLE)),
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A direction: the second is worse than the first.
+
+    Attributes:
+        text: what is claimed.
+        study, names, speed: the two cells.
+        key: the number that is compared.
+        source: who says so.
+    """
+
+    text: str
+    study: str
+    names: tuple[str, str]
+    speed: str
+    key: str = "child.loss.gkd"
+    source: str = "paper"
+
+
+CLAIMS = (
+    Claim("distilling locally helps", "distillation", ("paper 1", "paper 0"), MIDDLE),
+    Claim("half of the tokens cost little", "distillation", ("paper 1", "paper 0.5"), MIDDLE),
+    Claim("KL scores beat LM loss", "scores", ("kl", "lm_loss"), MIDDLE),
+    Claim("global distillation helps", "gkd", ("cosine + KL", "none"), MIDDLE),
+    Claim("cosine and KL beat LM loss alone", "gkd", ("cosine + KL", "LM"), MIDDLE),
+    Claim("adding LM loss hurts", "gkd", ("cosine + KL", "cosine + KL + LM"), MIDDLE),
+    Claim("more than no-ops in the space helps", "space", ("all", "no-op only"), MIDDLE),
+    Claim(
+        "ridge starts beat the paper's", "distillation", ("ridge 0", "paper 0"), MIDDLE, source="us"
+    ),
+    Claim("three rounds beat one", "rounds", ("3", "1"), FAST, source="us"),
+    Claim("repair of ladders helps", "isotonic", ("true", "false"), FAST, source="us"),
+    Claim("training halves together helps", "coupling", ("coupled", "decoupled"), MIDDLE),
+)
+
+
+def claims(results: Results) -> str:
+    """Whether each direction holds, seed by seed."""
+    rows = []
+    for claim in CLAIMS:
+        differences = results.pairs(claim.study, claim.names, claim.speed, claim.key)
+        rows.append([claim.text, claim.source, *verdict(differences)])
+    for name in ALLOCATORS:
+        for speed in SPEEDS:
+            child = results.record["cells"]
+            differences = [
+                cell["summary"][f"baseline.{name}.loss"] - cell["summary"]["child.loss.gkd"]
+                for key, cell in child.items()
+                if key.startswith(f"allocation/all/{speed}/")
+                and cell["summary"].get(f"baseline.{name}.loss") is not None
+            ]
+            text = f"the MIP beats {name} at {speed}"
+            rows.append([text, "paper" if name != "marginal" else "us", *verdict(differences)])
+    return table(["claim", "whose", "difference, seed by seed", "here"], rows)
+
+
+def verdict(differences: Sequence[float]) -> tuple[str, str]:
+    """The differences as text, and what they say of a claim that they are positive."""
+    if not differences:
+        return "-", "not measured"
+    text = ", ".join(f"{value:+.3f}" for value in differences)
+    if min(differences) > 0:
+        return text, "holds" if len(differences) > 1 else "holds (one seed)"
+    return text, "does not hold" if max(differences) <= 0 else "within the seeds' noise"
+
+
+def page(record: dict[str, Any]) -> str:
+    """The page as Markdown."""
+    results = Results(record)
+    device = record["environment"].get("device") or {}
+    name = device.get("name") or record["environment"].get("platform", "")
+    done = len(record["cells"])
+    seconds = sum(cell["seconds"] for cell in record["cells"].values())
+    parts = [
+        "# What each part of Puzzle is worth",
+        f"{done} runs in {seconds / 60:.0f} minutes on {name}, {record['date']}, commit "
+        f"`{str(record['commit'])[:7]}`. Written by `python experiments/puzzle_ablations.py page` "
+        f"from [puzzle_ablations.json](results/puzzle_ablations.json); measured by\n\n"
+        f"```sh\n{record['command']}\n```",
+        "Numbers are means over seeds, least and most in brackets. A seed changes the calibration "
+        "text, every training and the random architectures. Losses are in nats a token on "
+        "validation text; the child and all it is compared with keep to one measured budget and "
+        "see the same tokens of global distillation.",
+        "## Directions",
+        claims(results),
+    ]
+    for study in STUDIES:
+        title, write = TABLES[study]
+        parts += [f"## {title}", write(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    verbs = parser.add_subparsers(dest="what", required=True)
+    running = verbs.add_parser("run", help="run the cells that are missing")
+    running.add_argument("--recipe", default="puzzle_small")
+    running.add_argument("--dir", default="runs/ablations", help="of the runs")
+    running.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES))
+    running.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    running.add_argument("--seconds", type=float, default=0.0, help="start no cell after these")
+    running.add_argument("--commit", help="what is measured, where there is no git")
+    running.add_argument("--out", type=Path, default=RESULTS)
+    running.add_argument("overrides", nargs="*", help="of every run")
+    writing = verbs.add_parser("page", help="write the page from the results")
+    writing.add_argument("--results", type=Path, default=RESULTS)
+    writing.add_argument("--out", type=Path, default=PAGE)
+    arguments = parser.parse_args(argv)
+    if arguments.what == "run":
+        run(arguments)
+        return
+    record = json.loads(arguments.results.read_text(encoding="utf-8"))
+    atomic_write_text(arguments.out, page(record))
+    print(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The ablations: cells compose, what is done is kept, and the page says what the numbers say."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+from adaptive.experiments import puzzle_ablations as ablations
+
+import adaptive
+from adaptive.core.errors import UserError
+
+CELLS = list(ablations.cells(tokens=1024))
+
+
+@pytest.mark.parametrize("cell", [c for c in CELLS if c.seed == 0], ids=lambda cell: cell.key)
+def test_every_cell_is_a_run_of_the_recipe(cell):
+    config = adaptive.load("puzzle_small", *cell.arguments()).config
+    assert config.budget.latency == cell.speed and config.seed == cell.seed
+    assert config.baselines == (list(ablations.ALLOCATORS) if cell.study == "allocation" else [])
+
+
+def test_cells_have_names_of_their_own_and_every_study_has_some():
+    assert max(Counter(cell.key for cell in CELLS).values()) == 1
+    assert {cell.study for cell in CELLS} == set(ablations.STUDIES) == set(ablations.TABLES)
+
+
+def test_cells_of_one_directory_share_a_library():
+    """What decides the library is the same in all of a directory's cells."""
+    for seed in ablations.SEEDS:
+        libraries: dict[str, set[str]] = {}
+        for cell in (c for c in CELLS if c.seed == seed):
+            config = adaptive.load("puzzle_small", "distill.tokens=1024", *cell.arguments()).config
+            distill = {k: v for k, v in vars(config.distill).items() if "coupled" not in k}
+            libraries.setdefault(cell.library, set()).add(str((config.space, distill)))
+        assert {len(found) for found in libraries.values()} == {1}
+
+
+def test_claims_are_of_cells_that_there_are():
+    names = {(cell.study, cell.name, cell.speed) for cell in CELLS}
+    for claim in ablations.CLAIMS:
+        assert {(claim.study, name, claim.speed) for name in claim.names} <= names, claim.text
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Runs that take no time: a loss that grows with the speed, and less of it for the MIP."""
+    done: list[str] = []
+    load = adaptive.load
+
+    def loaded(recipe, *overrides):
+        experiment = load(recipe, *overrides)
+        if not any(word.startswith("seed=") for word in overrides):
+            return experiment
+
+        def run(directory):
+            done.append(" ".join(overrides))
+            if "no-op" in str(directory):
+                raise UserError("out of reach")
+            loss = float(experiment.config.budget.latency.rstrip("x"))
+            summary = {"child.loss.gkd": loss, "child.loss.bld": loss + 1, "noise": 1.0}
+            summary |= {f"baseline.{n}.loss": loss + 0.5 for n in experiment.config.baselines}
+            return SimpleNamespace(summary=summary)
+
+        return SimpleNamespace(run=run, config=experiment.config)
+
+    monkeypatch.setattr(ablations.adaptive, "load", loaded)
+    return done
+
+
+def start(tmp_path, *more):
+    """The script's first verb, with its files in a directory of the test."""
+    files = ["--dir", str(tmp_path / "runs"), "--out", str(tmp_path / "results.json")]
+    ablations.main(["run", "--recipe", "puzzle_tiny", *files, "--seeds", "0", *more])
+    return json.loads((tmp_path / "results.json").read_text())
+
+
+def test_what_is_done_is_not_done_again(tmp_path, runs):
+    record = start(tmp_path, "--studies", "rounds")
+    assert list(record["cells"]) == ["rounds/1/2.5x/0", "rounds/3/2.5x/0"] and len(runs) == 2
+    assert start(tmp_path, "--studies", "rounds") == record and len(runs) == 2
+    with pytest.raises(SystemExit, match="is of .*move it away"):
+        start(tmp_path, "--studies", "rounds", "--", "gkd.tokens=1")
+
+
+def test_time_is_kept_to(tmp_path, runs):
+    with pytest.raises(SystemExit, match="stopped after 1e-09 s, before allocation/all/1.3x/0"):
+        start(tmp_path, "--seconds", "1e-9")
+    assert not runs
+
+
+def test_the_page_says_what_was_found(tmp_path, runs):
+    record = start(tmp_path)
+    out = tmp_path / "page.md"
+    ablations.main(["page", "--results", str(tmp_path / "results.json"), "--out", str(out)])
+    text = out.read_text()
+    assert f"{len(record['cells'])} runs" in text and "noise" not in text
+    assert "| mip | 1.300 | 1.750 | 2.500 |" in text
+    assert "| the MIP beats greedy at 1.3x | paper | +0.500 | holds (one seed) |" in text
+    assert "| three rounds beat one | us | +0.000 | does not hold |" in text
+    # A space from which no child reaches the budget has no numbers.
+    assert "| no-op only | - | - | - | - |" in text
+    assert record["cells"]["space/no-op only/1.75x/0"]["summary"] == {"error": "out of reach"}
+
+
+@pytest.mark.parametrize(
+    "differences, says",
+    [
+        ([], "not measured"),
+        ([0.1], "holds (one seed)"),
+        ([0.1, 0.2], "holds"),
+        ([-0.1, 0.2], "within the seeds' noise"),
+        ([-0.1, -0.2], "does not hold"),
+    ],
+)
+def test_a_claim_holds_where_all_seeds_agree(differences, says):
+    assert ablations.verdict(differences)[1] == says
