@@ -18,13 +18,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout without an install
+
+# Installed as a part of adaptive, which the type checker does not know.
+from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
 
 import adaptive  # noqa: E402
 from adaptive.core.errors import UserError  # noqa: E402
@@ -183,35 +186,21 @@ def _started(arguments: argparse.Namespace, common: list[str]) -> dict[str, Any]
 # --- the page ---
 
 
-@dataclass(frozen=True)
-class Found:
-    """A number of several seeds."""
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return sum(self.values) / len(self.values)
-
-    def __str__(self) -> str:
-        if len(self.values) == 1:
-            return f"{self.values[0]:.3f}"
-        return f"{self.mean:.3f} ({min(self.values):.3f} to {max(self.values):.3f})"
-
-
 class Results:
     """The cells that are done."""
 
     def __init__(self, record: dict[str, Any]):
         self.record = record
 
-    def get(self, study: str, name: str, speed: str, key: str) -> Found | None:
-        """A number of all seeds that have it; None where no seed has."""
+    def get(self, study: str, name: str, speed: str, key: str) -> str:
+        """A number of all seeds that have it, as text; a dash where no seed has."""
         prefix = f"{study}/{name}/{speed}/"
         cells = (c for k, c in self.record["cells"].items() if k.startswith(prefix))
         values = [cell["summary"].get(key) for cell in cells]
-        found = tuple(float(value) for value in values if value is not None)
-        return Found(found) if found else None
+        found = [float(value) for value in values if value is not None]
+        if len(found) < 2:
+            return f"{found[0]:.3f}" if found else "-"
+        return f"{sum(found) / len(found):.3f} ({min(found):.3f} to {max(found):.3f})"
 
     def pairs(self, study: str, names: tuple[str, str], speed: str, key: str) -> list[float]:
         """Differences (second minus first) seed by seed."""
@@ -228,18 +217,10 @@ class Results:
         return [second[seed] - first[seed] for seed in both]
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        f"| {' | '.join('-' if c is None else str(c) for c in line)} |" for line in lines
-    )
-
-
 def allocation(results: Results) -> str:
     """Loss after the same distillation, by allocator and budget."""
 
-    def at(name: str, speed: str) -> Found | None:
+    def at(name: str, speed: str) -> str:
         key = "child.loss.gkd" if name == "mip" else f"baseline.{name}.loss"
         return results.get("allocation", "all", speed, key)
 
@@ -342,6 +323,8 @@ def verdict(differences: Sequence[float]) -> tuple[str, str]:
     if not differences:
         return "-", "not measured"
     text = ", ".join(f"{value:+.3f}" for value in differences)
+    if not any(differences):
+        return text, "no difference"
     if min(differences) > 0:
         return text, "holds" if len(differences) > 1 else "holds (one seed)"
     return text, "does not hold" if max(differences) <= 0 else "within the seeds' noise"

@@ -131,9 +131,9 @@ def test_a_device_that_nobody_knows_is_refused(tmp_path):
 
 
 OUTSIDE = {
-    "shape.hidden=8192": r"h=8192\).* measured are no sizes of it",
-    "shape.intermediate=28672": r"ffn\(h=4096,i=28672\).*intermediate [\d, ]*14336; batch 1, 2, 4",
-    "workload.batch=512": r"at batch 512, length 512: measured are batch 1, 2, 4, 8, 16",
+    "shape.hidden=8192": r"h=8192,heads=32.* measured are no sizes of it",
+    "shape.intermediate=28672": r"ffn\(h=4096,i=28672\).*intermediate [\d, ]*14336; batch 1, 2, 3",
+    "workload.batch=512": r"at batch 512, length 512: measured are batch 1, 2, 3, 4, 6, 8",
     "workload.output=40000": r"decode at batch 16, length \d+: .*length 127, .*, 32767",
     "workload.prompt=16": r"prefill at batch 16, length 16: .*length 128, ",
     "dtype=float32": r"no graph fp32 time of .*measured are no sizes of it",
