@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from small_problems import Case, cases
 
 from adaptive.core import SOLVERS, Budget, ChoiceProblem, Frontier, InfeasibleError, frontier, solve
@@ -28,6 +28,7 @@ def test_a_looser_budget_never_loses_more(solver):
 
 
 @given(case=cases())
+@settings(max_examples=50)
 def test_a_frontier_agrees_with_single_solves(case: Case):
     names = list(case.problem.cost)
     budgets = [

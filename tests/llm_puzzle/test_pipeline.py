@@ -340,7 +340,12 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+SLOW = {"evaluate.positions=0", "gkd.long.tokens=100"}  # as GKD's rate, with other text
+
+
+@pytest.mark.parametrize(
+    "change", [pytest.param(c, marks=[pytest.mark.slow] if c in SLOW else []) for c in CHANGES]
+)
 def test_a_change_runs_what_depends_on_it(parent_dir, folder, finished, copied, capsys, change):
     result = experiment(parent_dir, folder, change).run(copied)
     assert kept(capsys.readouterr().err) == CHANGES[change]

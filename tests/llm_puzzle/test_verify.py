@@ -19,9 +19,12 @@ WORK = Workload(2, 12, 4)
 COMPONENTS = ["prefill", "first step", "last step", "generation", "memory"]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("ADAPTIVE_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    """One table for all tests: what one has measured is known to the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADAPTIVE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.mark.parametrize("kind", ["directory", "model", "configuration"])

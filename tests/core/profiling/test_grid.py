@@ -366,7 +366,7 @@ def configurations(draw):
 
 
 @given(configurations(), st.sampled_from(list(CLOCKS)), st.integers(0, 9))
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_whatever_is_drawn_has_a_price(config, stride, seed):
     """A configuration is refused in a sentence of its own, or all that is drawn has a price."""
     blocks = blocks_of(TINY, config.variants)
