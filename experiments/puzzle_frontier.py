@@ -67,7 +67,7 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
     axes.set(xlabel="speed-up over the parent", ylabel="loss (nats/token)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside right center")
     figure.savefig(path, format="svg", facecolor="white", metadata={"Date": None})
 
 
