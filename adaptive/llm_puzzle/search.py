@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from adaptive.llm_puzzle.baselines import BASELINES
 from adaptive.llm_puzzle.settings import SearchConfig
 
 TOLERANCE = 0.003  # relative excess that counts as met: clocks cannot tell it apart
+UNUSED = 0.03  # of a limit, from which on a tightened search is loosened again
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Found:
         allocation: the answer with its certificate.
         limits: absolute limits at which it was found, tightened where a promise was not kept.
         budget: the budget as asked.
-        promises: one record a check: predicted and measured latency, and the limit.
+        promises: one record a check of the search: predicted and measured latency, and the limit.
+        promise: of them, that of this allocation; None if none was needed.
     """
 
     batch: int
@@ -36,14 +38,20 @@ class Found:
     limits: Budget
     budget: Budget
     promises: list[dict[str, float]]
+    promise: dict[str, float] | None = None
 
     @property
     def met(self) -> bool:
-        """Whether the last check found the latency within the limit (true if none was needed)."""
-        if not self.promises:
+        """Whether the check found the latency within the limit (true if none was needed)."""
+        if self.promise is None:
             return True
-        last = self.promises[-1]
-        return last["measured"] <= last["limit"] * (1 + TOLERANCE)
+        return self.promise["measured"] <= self.promise["limit"] * (1 + TOLERANCE)
+
+    @property
+    def spare(self) -> float:
+        """Part of the latency limit that the check found unused; negative where it is exceeded."""
+        assert self.promise is not None, "nothing was measured"
+        return 1 - self.promise["measured"] / self.promise["limit"]
 
 
 def search(
@@ -52,14 +60,15 @@ def search(
     config: SearchConfig,
     measure: Callable[[int, np.ndarray], float] | None = None,
     attempts: int = 2,
-    tolerance: float = TOLERANCE,
     exclude: Sequence[np.ndarray] = (),
 ) -> Found:
     """The best allocation over batch sizes whose latency, measured, is within the budget.
 
     A predicted latency is a sum of medians and may be some percent off. So the chosen architecture
     is timed on the device, and if it misses a latency limit, the limit is tightened by the factor
-    that it was missed by and the search repeated.
+    that it was missed by and the search repeated. Another architecture may be off by another
+    factor: where the tightened one leaves more than ``UNUSED`` of the limit, the next search goes
+    by its factor. Of those within the limit the one of least predicted loss is kept.
 
     Args:
         problems: batch size to problem.
@@ -67,11 +76,12 @@ def search(
         config: solver, gap and time limit.
         measure: (batch size, choice) to measured latency in seconds; ``None`` checks nothing.
         attempts: searches after the first one, at most.
-        tolerance: relative excess that counts as met, below what clocks can tell apart.
         exclude: earlier choices to share ``config.diversity`` of the searched layers with, at most.
     """
     limits, promises = budget, []
     least = min_differences(next(iter(problems.values())), config.diversity)
+    tried: list[np.ndarray] = []
+    kept: Found | None = None
     for attempt in range(attempts + 1):
         batch, allocation = solve_best(
             problems,
@@ -86,16 +96,30 @@ def search(
         limit = budget.resolve(problems[batch]).get("latency")
         if measure is None or limit is None or limit.max is None:
             return found
+        if any(np.array_equal(allocation.choice, choice) for choice in tried):
+            break
+        tried.append(allocation.choice)
         measured = measure(batch, allocation.choice)
         predicted = allocation.cost["latency"]
         promises.append({"predicted": predicted, "measured": measured, "limit": limit.max})
-        if measured <= limit.max * (1 + tolerance) or attempt == attempts:
-            return found
+        found = replace(found, promise=promises[-1])
+        if kept is None or _better(found, kept):
+            kept = found
+        if found.met and (attempt == 0 or found.spare <= UNUSED):
+            break
         # What was predicted within the limit took measured / predicted as long. The new limit is
         # an absolute one of this batch size, so the others are out.
         problems = {batch: problems[batch]}
         limits = tighten(budget, problems[batch], limit.max * predicted / measured)
-    raise AssertionError("the loop returns")
+    assert kept is not None, "the first attempt is always measured"
+    return kept
+
+
+def _better(found: Found, kept: Found) -> bool:
+    """Whether an answer replaces the one before: within the limit first, then by loss."""
+    if found.met and kept.met:
+        return found.allocation.loss < kept.allocation.loss
+    return not kept.met  # two that miss it: the later one was searched more tightly
 
 
 def min_differences(problem: ChoiceProblem, diversity: float) -> int:

@@ -240,4 +240,4 @@ class VerifyConfig:
     """Measuring the child against the promise."""
 
     seconds: float = 15.0
-    tighten: int = 2  # searches again, with costs scaled to what was measured, if a limit is missed
+    tighten: int = 2  # searches again, at most, with the limit scaled by what was measured

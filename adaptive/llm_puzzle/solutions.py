@@ -70,9 +70,7 @@ def table(found: Sequence[Found], kl: Sequence[float], base: float) -> list[dict
                 "kl": kl[i],
                 "batch": solution.batch,
                 "latency.predicted": solution.allocation.cost["latency"],
-                "latency.measured": solution.promises[-1]["measured"]
-                if solution.promises
-                else None,
+                "latency.measured": solution.promise["measured"] if solution.promise else None,
                 "met": solution.met,
                 "shared": max(shared, default=None),
             }

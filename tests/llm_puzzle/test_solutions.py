@@ -76,10 +76,10 @@ def solution(problem: ChoiceProblem, choice: list[int], factor: float | None = N
     """The given choice, found within a limit of its own latency and measured ``factor`` as slow."""
     limit = problem.total(choice)["latency"]
     found = search({1: problem}, Budget({"latency": limit * 1.001}), CONFIG)
-    promises = (
-        [] if factor is None else [{"predicted": limit, "measured": factor * limit, "limit": limit}]
-    )
-    return replace(found, promises=promises)
+    if factor is None:
+        return found
+    promise = {"predicted": limit, "measured": factor * limit, "limit": limit}
+    return replace(found, promises=[promise], promise=promise)
 
 
 def test_the_best_within_the_budget_is_kept(problem):
