@@ -22,7 +22,6 @@ from adaptive.core.cost.shapes import FFN, Attention, Embedding, Head, Linear, N
 from adaptive.core.cost.stack import Composite
 from adaptive.core.cost.vision import Conv2d, VitBlock
 from adaptive.core.engine import ops
-from adaptive.core.engine.conv import ConvModule
 from adaptive.core.engine.matrix import InputNorm, Matrix, Stream
 from adaptive.core.errors import UserError
 
@@ -258,6 +257,38 @@ class HeadModule(nn.Module):
 def _last(x_MH: torch.Tensor, batch: int) -> torch.Tensor:
     """The last position of each sequence, [B, H]."""
     return x_MH.view(batch, -1, x_MH.shape[-1])[:, -1]
+
+
+class ConvModule(nn.Module):
+    """A convolution, with a ReLU where it has a batch norm.
+
+    The norm is folded into the convolution, as for inference: its scale into the weights, its
+    shift into the bias. So there is one number a channel where the shape counts a scale, a shift
+    and, before them, a bias.
+    """
+
+    def __init__(self, block: Conv2d, fp8: bool, like: torch.Tensor):
+        super().__init__()
+        # An even kernel that keeps the map's size needs one more pixel on one side.
+        self.uneven = block.stride == 1 and block.kernel % 2 == 0
+        padding = max(block.kernel - block.stride + 1 - self.uneven, 0) // 2
+        conv = nn.Conv2d(
+            block.inputs,
+            block.outputs,
+            block.kernel,
+            block.stride,
+            padding,
+            groups=block.groups,
+            bias=block.bias or block.norm,
+        )
+        self.relu = block.norm
+        conv.requires_grad_(False).to(like.device, like.dtype)
+        conv.weight.data = conv.weight.to(memory_format=torch.channels_last)
+        self.conv = conv
+
+    def forward(self, x_BCYX: torch.Tensor) -> torch.Tensor:
+        y_BCYX = self.conv(F.pad(x_BCYX, (0, 1, 0, 1)) if self.uneven else x_BCYX)
+        return F.relu(y_BCYX) if self.relu else y_BCYX
 
 
 class Sequence(nn.Module):

@@ -311,6 +311,29 @@ def test_heads(block):
     close(module((stream[0] + stream[1], None), 2)[0], wanted)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 7])
+def test_maps_shrink_by_the_stride_alone(kernel, stride):
+    block = Conv2d(2, 3, kernel, stride)
+    out = build(block, "fp32", "cpu")(torch.randn(1, 2, 12, 24))
+    assert out.shape == (1, 3, 12 // stride, 24 // stride)
+    assert out.shape[2] * out.shape[3] == block.out_length(12 * 24)
+
+
+def test_convolutions_take_a_folded_batch_norm():
+    block = Conv2d(4, 8, 3, stride=2, bias=True, norm=True)
+    conv, norm = nn.Conv2d(4, 8, 3, 2, padding=1).double(), nn.BatchNorm2d(8).double().eval()
+    statistics = norm.state_dict()
+    for name in ("weight", "bias", "running_mean"):
+        statistics[name].normal_()
+    statistics["running_var"].uniform_(0.5, 2.0)
+    module, x = build(block, "fp32", "cpu"), torch.randn(2, 4, 8, 8)
+    folded = nn.utils.fusion.fuse_conv_bn_eval(conv.eval(), norm)
+    module.conv.load_state_dict(folded.state_dict())
+    with torch.no_grad():
+        close(module(x), norm(conv(x.double())).relu())
+
+
 @pytest.mark.parametrize("spread", [1e-4, 1.0, 1e4])
 def test_fp8_weights_are_within_e4m3(spread):
     matrix = Matrix(32, 48, False, True, torch.empty(0, dtype=torch.bfloat16))
