@@ -2,7 +2,8 @@
 
 Usage: python experiments/measure_costs.py --out DIR [JOB ...]
 
-Every job is a run in DIR/JOB, with a table of its own (DIR/JOB.csv); `--list` names them. One
+Every job is a run in DIR/JOB, with a table of its own (DIR/JOB.csv); `--list` names them, and those
+that verify measure their table first. One
 process does them all, since imports and compilation take as long as a table. A job that fails is
 named at the end and does not stop the others; started again, finished ones are kept.
 `publish_costs.py` makes shipped tables and result files of the runs.
@@ -55,10 +56,7 @@ JOBS: dict[str, tuple[str, ...]] = {
         "verify_costs", "model=llama-3-70b", "dtype=bf16", *CHILDREN, "children.layers=20",
         "children.count=12", "children.generations=3",
     ),
-    "llama-3-8b-bf16": ("profile", "model=llama-3-8b", "dtype=bf16", *DECODER),
     "llama-3-8b-fp8": ("profile", "model=llama-3-8b", "dtype=fp8", *DECODER),
-    "llama-3-70b-bf16": ("profile", "model=llama-3-70b", "dtype=bf16", *DECODER),
-    "llama-3-70b-fp8": ("profile", "model=llama-3-70b", "dtype=fp8", *DECODER),
     "vit-small-bf16": ("profile", "model=vit-small", "dtype=bf16", "seconds=60"),
     "vit-base-bf16": ("profile", "model=vit-base", "dtype=bf16", "seconds=60"),
     "vit-large-bf16": ("profile", "model=vit-large", "dtype=bf16", "seconds=60"),

@@ -2,10 +2,10 @@
 
 Usage: torchrun --nproc_per_node=2 experiments/measure_link.py --out LINK.json
 
-Writes {"times": {"2": [[bytes, seconds], ...]}} with device, date and torch, or adds its number of
-GPUs to a file of that device, which `nemotron_throughput.py --all-reduce` reads; prints the line
-(bandwidth and latency) closest to the times and how far off it is. With gloo (no GPU) it measures
-the host.
+Writes {"times": {"2": [[bytes, seconds], ...]}} with device, date, commit and torch, or adds its
+number of GPUs to a file that has the same; `nemotron_throughput.py --all-reduce` reads it. Prints
+the line (bandwidth and latency) closest to the times and how far off it is. With gloo (no GPU) it
+measures the host.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from adaptive.core.cost import AllReduce  # noqa: E402
 from adaptive.core.errors import UserError  # noqa: E402
 from adaptive.core.hardware import measure_all_reduce  # noqa: E402
 from adaptive.core.run import atomic_write_json  # noqa: E402
+from adaptive.core.run.environment import git_state  # noqa: E402
 
 SIZES = [2**n for n in range(12, 29, 2)]  # 4 KiB to 256 MiB
 
@@ -33,6 +34,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="JSON to add the points to")
+    parser.add_argument("--commit", help="what is measured, where there is no git")
     parser.add_argument("--largest", type=int, default=SIZES[-1], help="bytes")
     arguments = parser.parse_args()
     cuda = torch.cuda.is_available()
@@ -45,15 +47,15 @@ def main() -> None:
     if rank:
         return
     known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    device = torch.cuda.get_device_name() if cuda else "the host, through gloo"
-    if known.get("device", device) != device:
-        sys.exit(f"error: --out={arguments.out} is of {known['device']}: name another file")
     about = {
-        "command": f"torchrun --nproc_per_node={degree} experiments/measure_link.py",
-        "device": device,
+        "command": "torchrun --nproc_per_node=GPUS experiments/measure_link.py",
+        "device": torch.cuda.get_device_name() if cuda else "the host, through gloo",
         "date": datetime.date.today().isoformat(),
+        "commit": arguments.commit or (git_state() or {}).get("commit"),
         "torch": torch.__version__,
     }
+    if known and {**known, "times": None} != {**about, "times": None}:
+        sys.exit(f"error: --out={arguments.out} is of another device, day or code: name a new file")
     times = known.get("times", {}) | {str(degree): points}
     atomic_write_json(arguments.out, about | {"times": times})
     try:

@@ -291,20 +291,25 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _measured_links(path: str) -> dict[int, list[tuple[float, float]]]:
-    """What ``measure_link.py`` wrote, by the number of GPUs."""
+def _measured_links(path: str) -> tuple[str, dict[int, list[tuple[float, float]]]]:
+    """What ``measure_link.py`` wrote: the device, and times by the number of GPUs."""
     try:
-        times = json.loads(Path(path).read_text(encoding="utf-8"))["times"]
-        return {int(degree): points for degree, points in times.items()}
-    except (OSError, ValueError, LookupError) as error:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        times = {int(degree): points for degree, points in dict(found["times"]).items()}
+        device = str(found["device"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"--all-reduce: cannot read {path}: {error}") from None
+    if not times:
+        raise UserError(f"--all-reduce: {path} holds no times, run experiments/measure_link.py")
+    return device, times
 
 
 def _borrowed(arguments: argparse.Namespace) -> str:
-    """Of which numbers of GPUs the link was measured, and which are priced by those."""
-    known = sorted(_measured_links(arguments.all_reduce))
+    """Between which GPUs the link was measured, and which numbers of them are priced by that."""
+    device, times = _measured_links(arguments.all_reduce)
+    known = sorted(times)
     others = sorted(set(arguments.degrees) - {1, *known})
-    line = f"All-reduces were measured between {', '.join(map(str, known))} GPUs"
+    line = f"All-reduces were measured between {', '.join(map(str, known))} GPUs ({device})"
     if others:
         line += (
             f"; {', '.join(map(str, others))} are taken to send as many bytes in as long, which "
@@ -317,7 +322,7 @@ def _link(arguments: argparse.Namespace, degree: int) -> AllReduce | None:
     if degree == 1:
         return None
     if arguments.all_reduce:
-        measured = _measured_links(arguments.all_reduce)
+        _, measured = _measured_links(arguments.all_reduce)
         nearest = min(measured, key=lambda known: abs(known - degree))
         return AllReduce.fit(measured[nearest], nearest)
     bandwidth = DEVICES[arguments.device].link_bandwidth

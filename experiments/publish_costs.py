@@ -69,6 +69,8 @@ def publish_result(run: Path, device: str, name: str, commit: str | None) -> Pat
     measurements = json.loads((run / "artifacts" / "report" / "measurements.json").read_text())
     summary = json.loads((run / "summary.json").read_text())
     git = about.get("git") or {}
+    if commit:  # what was measured had no history
+        summary["commit"] = commit
     result: dict[str, Any] = {
         "command": _command(about, run.name),
         "date": about["started"][:10],
@@ -107,7 +109,7 @@ def _run(directory: Path) -> dict[str, Any]:
 
 def _command(about: dict[str, Any], job: str) -> str:
     """The command without where its run was written."""
-    if job in JOBS:
+    if job in JOBS and about["command"].startswith("adaptive.load("):
         return f"python experiments/measure_costs.py --out runs {job}"
     words = about["command"].split(" ")
     return " ".join(word for word in words if not word.startswith("hydra.run.dir="))

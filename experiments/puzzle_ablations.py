@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout witho
 from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
 
 import adaptive  # noqa: E402
-from adaptive.core.errors import UserError  # noqa: E402
+from adaptive.core import InfeasibleError  # noqa: E402
 from adaptive.core.run import atomic_write_json, atomic_write_text, environment  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -124,7 +124,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs what is missing, and writes after each cell."""
     begun = time.perf_counter()
     common = list(arguments.overrides)
-    record = _started(arguments, common)
+    about = environment(device=adaptive.load(arguments.recipe, *common).config.device)
+    record = _started(arguments, common, about)
     tokens = adaptive.load(arguments.recipe, *common).config.distill.tokens  # type: ignore[attr-defined]
     for cell in cells(tokens):
         if cell.study not in arguments.studies or cell.seed not in arguments.seeds:
@@ -139,12 +140,14 @@ def run(arguments: argparse.Namespace) -> None:
             summary = (
                 adaptive.load(arguments.recipe, *common, *cell.arguments()).run(directory).summary
             )
-        except UserError as error:
-            # A budget out of reach of a space is a result; anything else stops the script.
+        except InfeasibleError as error:
+            # A budget out of a space's reach is a result; anything else stops the script.
             summary = {"error": str(error)}
         seconds = time.perf_counter() - started
         record["cells"][cell.key] = {
             "overrides": cell.arguments(),
+            "date": datetime.date.today().isoformat(),
+            "commit": _commit(arguments, about),
             "seconds": round(seconds, 1),
             "summary": {key: value for key, value in summary.items() if _kept(key)},
         }
@@ -159,8 +162,14 @@ def _kept(key: str) -> bool:
     return key.startswith(KEPT) or key in ("scores.repaired", "rounds", "search.status")
 
 
-def _started(arguments: argparse.Namespace, common: list[str]) -> dict[str, Any]:
-    """The record of an earlier start, or a new one; not of another recipe."""
+def _commit(arguments: argparse.Namespace, about: dict[str, Any]) -> str | None:
+    return arguments.commit or (about.get("git") or {}).get("commit")
+
+
+def _started(
+    arguments: argparse.Namespace, common: list[str], about: dict[str, Any]
+) -> dict[str, Any]:
+    """The record of an earlier start, or a new one; not of another recipe or device."""
     command = " ".join(
         ["python experiments/puzzle_ablations.py run --recipe", arguments.recipe, *common]
     )
@@ -170,14 +179,13 @@ def _started(arguments: argparse.Namespace, common: list[str]) -> dict[str, Any]
             sys.exit(
                 f"error: {arguments.out} is of `{record['command']}`: move it away, or give --out"
             )
+        if record["environment"].get("device") != about.get("device"):
+            sys.exit(f"error: {arguments.out} is of another device: move it away, or give --out")
         return record
-    device = adaptive.load(arguments.recipe, *common).config.device
-    about = environment(device=device)
-    commit = arguments.commit or (about.get("git") or {}).get("commit")
     return {
         "command": command,
         "date": datetime.date.today().isoformat(),
-        "commit": commit,
+        "commit": _commit(arguments, about),
         "environment": about,
         "cells": {},
     }
@@ -283,7 +291,7 @@ class Claim:
 
 CLAIMS = (
     Claim("distilling locally helps", "distillation", ("paper 1", "paper 0"), MIDDLE),
-    Claim("half of the tokens cost little", "distillation", ("paper 1", "paper 0.5"), MIDDLE),
+    Claim("all tokens beat half of them", "distillation", ("paper 1", "paper 0.5"), MIDDLE),
     Claim("KL scores beat LM loss", "scores", ("kl", "lm_loss"), MIDDLE),
     Claim("global distillation helps", "gkd", ("cosine + KL", "none"), MIDDLE),
     Claim("cosine and KL beat LM loss alone", "gkd", ("cosine + KL", "LM"), MIDDLE),
@@ -353,6 +361,10 @@ def page(record: dict[str, Any]) -> str:
     for study in STUDIES:
         title, write = TABLES[study]
         parts += [f"## {title}", write(results)]
+    reasons = {key: cell["summary"].get("error") for key, cell in record["cells"].items()}
+    lines = [f"- {key}: {reason}" for key, reason in reasons.items() if reason]
+    if lines:
+        parts += ["## Out of reach", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 

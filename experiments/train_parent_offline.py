@@ -5,7 +5,8 @@ script calls the same functions on tokens prepared elsewhere (a run's ``artifact
 rented GPU without Hydra, OR-tools or the raw text:
 
     python experiments/train_parent_offline.py --tokens DIR --work DIR --out DIR --seconds 480
-    python experiments/train_parent_offline.py ... --name llama-small shape.layers=12
+
+``--name`` and settings such as ``shape.layers=12``, those of a recipe, make another parent.
 
 ``--try "schedule.steps=3000 schedule.dropout=0.1"``, repeated, trains with several settings and
 keeps the parent with the lowest mean validation loss. ``--out`` receives it, with ``metrics.json``;

@@ -11,7 +11,7 @@ import pytest
 from adaptive.experiments import puzzle_ablations as ablations
 
 import adaptive
-from adaptive.core.errors import UserError
+from adaptive.core import InfeasibleError
 
 CELLS = list(ablations.cells(tokens=1024))
 SEED = [cell for cell in CELLS if cell.seed == 0]
@@ -66,7 +66,7 @@ def runs(monkeypatch):
         def run(directory):
             done.append(" ".join(overrides))
             if "no-op" in str(directory):
-                raise UserError("out of reach")
+                raise InfeasibleError("out of reach", resource="latency", limit=1.0, reachable=2.0)
             loss = float(set_to["budget.latency"].rstrip("x"))
             names = set_to["baselines"].strip("[]").split(",")
             summary = {"child.loss.gkd": loss, "child.loss.bld": loss + 1, "noise": 1.0}
@@ -109,6 +109,7 @@ def test_the_page_says_what_was_found(tmp_path, runs):
     assert "| mip | 1.300 | 1.750 | 2.500 |" in text
     assert "| the MIP beats greedy at 1.3x | paper | +0.500 | holds (one seed) |" in text
     assert "| three rounds beat one | us | +0.000 | no difference |" in text
+    assert "- space/no-op only/1.75x/0: out of reach" in text
     # A space from which no child reaches the budget has no numbers.
     assert "| no-op only | - | - | - | - |" in text
     assert record["cells"]["space/no-op only/1.75x/0"]["summary"] == {"error": "out of reach"}

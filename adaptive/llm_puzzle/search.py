@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from adaptive.core import Allocation, Budget, ChoiceProblem, UserError, frontier, solve_best
+from adaptive.core import (
+    Allocation,
+    Budget,
+    ChoiceProblem,
+    InfeasibleError,
+    UserError,
+    frontier,
+    solve_best,
+)
 from adaptive.core.frontier import Frontier
 from adaptive.llm_puzzle.baselines import BASELINES
 from adaptive.llm_puzzle.settings import SearchConfig
@@ -83,15 +91,20 @@ def search(
     tried: list[np.ndarray] = []
     kept: Found | None = None
     for attempt in range(attempts + 1):
-        batch, allocation = solve_best(
-            problems,
-            limits,
-            solver=config.solver,
-            gap=config.gap,
-            time_limit=config.time_limit,
-            exclude=exclude,
-            min_differences=least,
-        )
+        try:
+            batch, allocation = solve_best(
+                problems,
+                limits,
+                solver=config.solver,
+                gap=config.gap,
+                time_limit=config.time_limit,
+                exclude=exclude,
+                min_differences=least,
+            )
+        except InfeasibleError:
+            if kept is None or not kept.met:
+                raise
+            break  # loosened, then tightened beyond reach
         found = Found(batch, problems[batch], allocation, limits, budget, promises)
         limit = budget.resolve(problems[batch]).get("latency")
         if measure is None or limit is None or limit.max is None:
@@ -149,23 +162,34 @@ def baseline(
 ) -> tuple[np.ndarray | None, str]:
     """A baseline's choice at the budget of the search, its measured latency held to it as well.
 
+    It begins at the limits that the search ended with, which are tightened or loosened by what it
+    measures itself.
+
     Returns:
         (choice, ""), or (None, why there is none).
     """
-    limits = found.limits
-    for attempt in range(attempts + 1):
+    limits, kept, kept_met = found.limits, None, False
+    for _ in range(attempts + 1):
         choice = BASELINES[name](found.problem, limits, seed)
         if choice is None:
-            return None, f"no {name} choice from this library meets the budget ({limits})"
+            break
         limit = found.budget.resolve(found.problem).get("latency")
-        if measure is None or limit is None or limit.max is None or attempt == attempts:
+        if measure is None or limit is None or limit.max is None:
+            return choice, ""
+        if kept is not None and np.array_equal(choice, kept):
             break
         measured = measure(found.batch, choice)
-        if measured <= limit.max * (1 + TOLERANCE):
+        met = measured <= limit.max * (1 + TOLERANCE)
+        lower = kept is None or found.problem.total_loss(choice) < found.problem.total_loss(kept)
+        if not kept_met or (met and lower):
+            kept, kept_met = choice, met
+        if met and measured >= limit.max * (1 - UNUSED):
             break
         predicted = found.problem.total(choice)["latency"]
         limits = tighten(found.budget, found.problem, limit.max * predicted / measured)
-    return choice, ""
+    if kept is None:
+        return None, f"no {name} choice from this library meets the budget ({limits})"
+    return kept, ""
 
 
 def latency_points(

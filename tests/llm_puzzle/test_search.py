@@ -118,6 +118,25 @@ def test_a_limit_that_was_tightened_too_much_is_loosened_again(problem):
     assert found.allocation.loss < once.allocation.loss
 
 
+def test_baselines_are_loosened_as_the_search_is(problem):
+    """The search's own limit was tightened by a fifth; the baseline is as fast as predicted."""
+    budget = Budget({"latency": "1.5x"})
+    found = search({4: problem}, budget, CONFIG, Moody({4: problem}, [1.2, 1.0]), attempts=1)
+    tight, _ = baseline("greedy", found, 0)
+    device = Moody({4: problem}, [1.0])
+    choice, reason = baseline("greedy", found, 0, device)
+    assert reason == "" and len(device.asked) > 1
+    assert problem.total_loss(choice) < problem.total_loss(tight)
+    assert problem.total(choice)["latency"] <= budget.resolve(problem)["latency"].max
+
+
+def test_an_answer_survives_a_limit_out_of_reach(problem):
+    """Loosened, then so slow that the next limit is below what any choice takes."""
+    device = Moody({4: problem}, [1.2, 1.05, 40.0])
+    found = search({4: problem}, Budget({"latency": "1.5x"}), CONFIG, device, attempts=3)
+    assert found.met and found.promise is found.promises[1]
+
+
 def test_what_is_loosened_too_much_is_not_kept(problem):
     device = Moody({4: problem}, [1.2, 1.05, 1.3])
     found = search({4: problem}, Budget({"latency": "1.5x"}), CONFIG, device)

@@ -238,11 +238,11 @@ def test_links_of_other_degrees_are_borrowed_and_shipped_tables_are_the_default(
     from adaptive.experiments.nemotron_throughput import main
 
     link, out = tmp_path / "link.json", tmp_path / "result.json"
-    link.write_text(json.dumps({"times": {"2": [[1e3, 1e-5], [1e9, 4e-3]]}}))
+    link.write_text(json.dumps({"device": "a GPU", "times": {"2": [[1e3, 1e-5], [1e9, 4e-3]]}}))
     main(["--degrees", "1", "4", "--all-reduce", str(link), "--out", str(out)])
     text = capsys.readouterr().out
     assert text.startswith("Predictions of tokens/s and GPU from the shipped tables")
-    assert "measured between 2 GPUs; 4 are taken to send as many bytes in as long" in text
+    assert "measured between 2 GPUs (a GPU); 4 are taken to send as many bytes in as long" in text
     result = json.loads(out.read_text())
     assert not result["bound"]
     # The paper has 2.07 for 128/128 on one GPU each, and 5.08 for 128/1024.
