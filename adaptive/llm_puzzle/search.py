@@ -171,8 +171,10 @@ def baseline(
     limits, kept, kept_met = found.limits, None, False
     for _ in range(attempts + 1):
         choice = BASELINES[name](found.problem, limits, seed)
+        if choice is None and kept_met:
+            break  # loosened, then tightened beyond reach
         if choice is None:
-            break
+            return None, f"no {name} choice from this library meets the budget ({limits})"
         limit = found.budget.resolve(found.problem).get("latency")
         if measure is None or limit is None or limit.max is None:
             return choice, ""
@@ -187,8 +189,6 @@ def baseline(
             break
         predicted = found.problem.total(choice)["latency"]
         limits = tighten(found.budget, found.problem, limit.max * predicted / measured)
-    if kept is None:
-        return None, f"no {name} choice from this library meets the budget ({limits})"
     return kept, ""
 
 

@@ -130,6 +130,14 @@ def test_baselines_are_loosened_as_the_search_is(problem):
     assert problem.total(choice)["latency"] <= budget.resolve(problem)["latency"].max
 
 
+def test_a_baseline_that_cannot_keep_to_the_budget_is_none(problem):
+    """Measured so slow that nothing is left within the tightened limit."""
+    found = search({4: problem}, Budget({"latency": "1.5x"}), CONFIG)
+    device = Moody({4: problem}, [40.0])
+    choice, reason = baseline("greedy", found, 0, device)
+    assert choice is None and "no greedy choice" in reason and len(device.asked) == 1
+
+
 def test_an_answer_survives_a_limit_out_of_reach(problem):
     """Loosened, then so slow that the next limit is below what any choice takes."""
     device = Moody({4: problem}, [1.2, 1.05, 40.0])
