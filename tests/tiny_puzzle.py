@@ -65,3 +65,16 @@ CHILDREN: dict[str, list[tuple[dict, dict]]] = {
 
 def blocks_of(layers: list[tuple[dict, dict]]) -> list[BlockOption]:
     return [BlockOption.from_config({"attention": a, "ffn": f}) for a, f in layers]
+
+
+# Runs of the recipe on this parent that time nothing: prices are a roofline's.
+ROOFLINE = (
+    "device=cpu",
+    "data.batch_size=32",
+    "workload.batch=2",
+    "workload.prompt=16",
+    "space.kv_heads=[1]",
+    "space.ffn_fractions=[0.5]",
+    "cost.model=roofline",
+    "cost.hardware=h100-sxm",
+)

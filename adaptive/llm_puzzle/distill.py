@@ -20,51 +20,12 @@ from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
 from adaptive.llm_puzzle.settings import DistillConfig
 from adaptive.llm_puzzle.shapes import shape
-from adaptive.llm_puzzle.space import LayerSpace
 from adaptive.llm_puzzle.walk import LayerActivations, Relay, walk
 
 GROUP_WEIGHTS = 2**22  # hidden size squared, times the layers of a group that is chosen, at most
 
 Job = tuple[list[LayerActivations], Option]
 """The layers of a group, and an option that some of them have."""
-
-
-def build_library(
-    model: PuzzleForCausalLM,
-    space: list[LayerSpace],
-    rows: Rows,
-    config: DistillConfig,
-    library: Library,
-    seed: int,
-    batch_size: int,
-    track: Callable[[Iterator[Job], int], Iterable[Job]] = lambda jobs, _: jobs,
-    log: Callable[[VariantRecord], None] = lambda _: None,
-    store: Store | None = None,
-    speed: Speed | None = None,
-    ranks: Ranks | None = None,
-) -> None:
-    """Makes every variant of the space that the library does not hold yet.
-
-    Of several processes each makes the variants of its own layers, in place as the parent's
-    activations pass by.
-
-    Args:
-        model: the parent.
-        space: options of every layer.
-        rows: calibration rows.
-        config: initialisation and training.
-        library: where variants go; ones already there are kept.
-        seed: together with the option it fixes a variant's training.
-        batch_size: rows in one pass of the parent.
-        track: progress over the options of each group of layers.
-        log: called with each new variant's record.
-        store: where activations wait; None keeps them on the model's device.
-        speed: is added to.
-        ranks: the processes that share the work; None is one.
-    """
-    wanted = [layer.variants for layer in space]
-    more = {"track": track, "log": log, "store": store, "speed": speed, "ranks": ranks}
-    build_variants(model, wanted, rows, config, library, seed, batch_size, **more)
 
 
 def build_variants(
@@ -82,11 +43,24 @@ def build_variants(
     ranks: Ranks | None = None,
     apart: Library | None = None,
 ) -> None:
-    """:func:`build_library` for a list of what to make in each layer.
+    """Makes every variant that the library does not hold yet.
+
+    Of several processes each makes the variants of its own layers, in place as the parent's
+    activations pass by.
 
     Args:
-        model, rows, config, library, seed, batch_size, track, log, store, speed, ranks: as there.
+        model: the parent.
         wanted: options of every layer, of one half or of both.
+        rows: calibration rows.
+        config: initialisation and training.
+        library: where variants go; ones already there are kept.
+        seed: together with the option it fixes a variant's training.
+        batch_size: rows in one pass of the parent.
+        track: progress over the options of each group of layers.
+        log: called with each new variant's record.
+        store: where activations wait; None keeps them on the model's device.
+        speed: is added to.
+        ranks: the processes that share the work; None is one.
         apart: holds the variants that pairs start from; only pairs need it.
     """
     ranks = ranks or Ranks()

@@ -28,7 +28,7 @@ from adaptive.core.hardware import detect
 from adaptive.core.run import environment, resolve_device
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
 from adaptive.llm_puzzle.data import random_rows
-from adaptive.llm_puzzle.distill import build_library
+from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.full_forward import full_forward_seconds
 from adaptive.llm_puzzle.group_trainer import Speed
 from adaptive.llm_puzzle.library import Library
@@ -97,9 +97,26 @@ def bench_distillation(
     """Tokens a second and MFU of training every variant of the first layers."""
     with tempfile.TemporaryDirectory() as scratch:
         warm = replace(config, tokens=1)
-        build_library(model, space, rows, warm, Library(_new(scratch, "warm")), 0, 16)
+        build_variants(
+            model,
+            [layer.variants for layer in space],
+            rows,
+            warm,
+            Library(_new(scratch, "warm")),
+            0,
+            16,
+        )
         speed, begun = Speed(), time.perf_counter()
-        build_library(model, space, rows, config, Library(_new(scratch, "it")), 0, 16, speed=speed)
+        build_variants(
+            model,
+            [layer.variants for layer in space],
+            rows,
+            config,
+            Library(_new(scratch, "it")),
+            0,
+            16,
+            speed=speed,
+        )
         whole = time.perf_counter() - begun
     return {
         "variant_tokens": speed.tokens,

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tiny_puzzle import ROOFLINE
 
 import adaptive
 from adaptive.core import Budget, ChoiceProblem, UserError
@@ -22,7 +23,7 @@ from adaptive.llm_puzzle import deploy
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption, side
 from adaptive.llm_puzzle.coupled import reduced_space, trainable
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.distill import build_library, build_variants, training_flops
+from adaptive.llm_puzzle.distill import build_variants, training_flops
 from adaptive.llm_puzzle.export.restrict import Restriction
 from adaptive.llm_puzzle.group_trainer import HELD_OUT, Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
@@ -54,7 +55,9 @@ def apart(parent, space, rows, tmp_path_factory) -> Library:
     """Halves with their closed-form starts, trained apart a little."""
     made = Library(tmp_path_factory.mktemp("apart"))
     config = DistillConfig(tokens=100, batch_size=4)
-    build_library(parent.model, space, rows, config, made, seed=0, batch_size=8)
+    build_variants(
+        parent.model, [layer.variants for layer in space], rows, config, made, seed=0, batch_size=8
+    )
     return made
 
 
@@ -231,7 +234,9 @@ def test_weights_of_16_bits_are_trained_in_32(parent_dir, space, rows, tmp_path)
     low = load_parent(str(parent_dir), CPU, torch.bfloat16)
     halves = Library(tmp_path / "apart")
     start = DistillConfig(init="paper", tokens=0)
-    build_library(low.model, space, rows, start, halves, seed=0, batch_size=8)
+    build_variants(
+        low.model, [layer.variants for layer in space], rows, start, halves, seed=0, batch_size=8
+    )
     slow = DistillConfig(tokens=30_000, batch_size=8, learning_rate=2e-5, warmup=0.0)
     (record,) = couple(low, halves, rows, tmp_path / "coupled", slow, [[NARROW], [], []])
     assert record.loss < 0.99 * record.loss_start
@@ -339,20 +344,13 @@ def test_an_alternative_that_a_reduced_space_leaves_nothing_is_none():
 # --- runs ---
 
 SETTINGS = [
-    "device=cpu",
+    *ROOFLINE,
     "data.length=24",
     "data.tokens=1500",
     "data.validation_tokens=300",
-    "data.batch_size=32",
     "distill.tokens=200",
     "distill.coupled_tokens=1500",
     "score.tokens=200",
-    "workload.batch=2",
-    "workload.prompt=16",
-    "space.kv_heads=[1]",
-    "space.ffn_fractions=[0.5]",
-    "cost.model=roofline",
-    "cost.hardware=h100-sxm",
     "verify.seconds=0.1",
     "gkd.tokens=0",
     "baselines=[uniform]",

@@ -13,7 +13,7 @@ from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.activations import PLACES, Store
 from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.distill import build_library, groups
+from adaptive.llm_puzzle.distill import build_variants, groups
 from adaptive.llm_puzzle.group_trainer import HELD_OUT, Speed, schedule
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
@@ -34,7 +34,16 @@ def make(
     parent, space, rows: Rows, directory: Path, config: DistillConfig = CONFIG, **more
 ) -> list[VariantRecord]:
     library = Library(directory)
-    build_library(parent.model, space, rows, config, library, seed=3, batch_size=8, **more)
+    build_variants(
+        parent.model,
+        [layer.variants for layer in space],
+        rows,
+        config,
+        library,
+        seed=3,
+        batch_size=8,
+        **more,
+    )
     return list(library.records(space))
 
 

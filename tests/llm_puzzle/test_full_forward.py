@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adaptive.llm_puzzle import full_forward
-from adaptive.llm_puzzle.distill import build_library
+from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.full_forward import full_forward_seconds
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.score import ScoreSpeed, score_library
@@ -25,7 +25,15 @@ def space(parent):
 def library(parent, space, rows, tmp_path_factory) -> Library:
     made = Library(tmp_path_factory.mktemp("library"))
     untrained = DistillConfig(init="paper", tokens=0)
-    build_library(parent.model, space, rows, untrained, made, seed=0, batch_size=8)
+    build_variants(
+        parent.model,
+        [layer.variants for layer in space],
+        rows,
+        untrained,
+        made,
+        seed=0,
+        batch_size=8,
+    )
     return made
 
 

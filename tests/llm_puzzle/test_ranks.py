@@ -13,23 +13,17 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from tiny_puzzle import ROOFLINE
 from torch.testing import assert_close
 
 SETTINGS = [
+    *ROOFLINE,
     "+exp=puzzle_tiny",
-    "device=cpu",
     "data.length=24",
     "data.tokens=1500",
     "data.validation_tokens=300",
-    "data.batch_size=32",
     "distill.tokens=300",
     "score.tokens=200",
-    "workload.batch=2",
-    "workload.prompt=16",
-    "space.kv_heads=[1]",
-    "space.ffn_fractions=[0.5]",
-    "cost.model=roofline",
-    "cost.hardware=h100-sxm",
     "verify.seconds=0.1",
     "gkd.tokens=600",
     "baselines=[]",

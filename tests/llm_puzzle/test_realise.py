@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
-from adaptive.llm_puzzle.distill import build_library
+from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.parent import Parent, load_parent
 from adaptive.llm_puzzle.realise import child_config, random_model, realise
@@ -22,7 +22,9 @@ def library(parent, rows, tmp_path_factory) -> Library:
     made = Library(tmp_path_factory.mktemp("library"))
     space = search_space(SpaceConfig(kv_heads=[1], ffn_fractions=[0.5]), parent.blocks)
     config = DistillConfig(tokens=100, batch_size=4)
-    build_library(parent.model, space, rows, config, made, seed=0, batch_size=8)
+    build_variants(
+        parent.model, [layer.variants for layer in space], rows, config, made, seed=0, batch_size=8
+    )
     return made
 
 

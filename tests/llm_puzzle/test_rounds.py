@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adaptive.core import Budget, ChoiceProblem, Workload
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.distill import build_library
+from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage
@@ -72,7 +72,15 @@ def space(parent):
 @pytest.fixture(scope="module")
 def library(parent, space, rows, tmp_path_factory) -> Library:
     made = Library(tmp_path_factory.mktemp("library"))
-    build_library(parent.model, space, rows, DistillConfig(tokens=0), made, seed=0, batch_size=8)
+    build_variants(
+        parent.model,
+        [layer.variants for layer in space],
+        rows,
+        DistillConfig(tokens=0),
+        made,
+        seed=0,
+        batch_size=8,
+    )
     return made
 
 

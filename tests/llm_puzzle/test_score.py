@@ -15,7 +15,7 @@ from adaptive.core.cost import Roofline
 from adaptive.core.hardware import DEVICES
 from adaptive.llm_puzzle.blocks import BlockOption, FFNOption
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.distill import build_library
+from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.prices import Pricing
 from adaptive.llm_puzzle.realise import realise
@@ -43,7 +43,15 @@ def space(parent):
 @pytest.fixture(scope="module")
 def library(parent, space, rows, tmp_path_factory) -> Library:
     made = Library(tmp_path_factory.mktemp("library"))
-    build_library(parent.model, space, rows, UNTRAINED, made, seed=0, batch_size=8)
+    build_variants(
+        parent.model,
+        [layer.variants for layer in space],
+        rows,
+        UNTRAINED,
+        made,
+        seed=0,
+        batch_size=8,
+    )
     return made
 
 

@@ -80,18 +80,20 @@ def last_of(logits: torch.Tensor, batch: int) -> torch.Tensor:
     return logits.view(batch, -1, logits.shape[-1])[:, -1]
 
 
-def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
+def close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """True, or an error that says where the two differ."""
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    return True
 
 
 def check_decode_equals_prefill(engine: Engine, batch: int, prompt: int, total: int) -> None:
     ids_BT = prompt_of(batch, total)
     caches = engine.make_caches(batch, total)
     logits, _ = engine.prefill(ids_BT[:, :prompt], caches)
-    close(last_of(logits, batch), last_of(engine.prefill(ids_BT[:, :prompt])[0], batch))
+    assert close(last_of(logits, batch), last_of(engine.prefill(ids_BT[:, :prompt])[0], batch))
     for position in range(prompt, total):
         logits, ids_B = engine.decode(ids_BT[:, position], position, caches)
-        close(logits, last_of(engine.prefill(ids_BT[:, : position + 1])[0], batch))
+        assert close(logits, last_of(engine.prefill(ids_BT[:, : position + 1])[0], batch))
         assert torch.equal(ids_B, logits.argmax(-1))
 
 
@@ -133,7 +135,7 @@ def test_sub_blocks_are_added_to_the_residual_stream():
     for block in engine.blocks:
         x_MH = x_MH + block((x_MH, None), step)[1]
     logits, ids_B = engine.prefill(ids_BT)
-    close(logits, engine.head((x_MH, None), 2)[0])
+    assert close(logits, engine.head((x_MH, None), 2)[0])
     assert logits.shape == (2, VOCAB) and torch.equal(ids_B, logits.argmax(-1))
 
 
@@ -141,13 +143,15 @@ def test_every_position_has_logits():
     engine, ids_BT = engine_of(STACKS["every position"]), prompt_of(2, 5)
     logits_BTV = engine.prefill(ids_BT)[0].view(2, 5, VOCAB)
     for end in range(1, 6):
-        close(logits_BTV[:, end - 1], last_of(engine.prefill(ids_BT[:, :end])[0], 2))
+        assert close(logits_BTV[:, end - 1], last_of(engine.prefill(ids_BT[:, :end])[0], 2))
 
 
 def test_sequences_do_not_see_each_other(stack):
     engine, ids_BT = engine_of(stack), prompt_of(3, 6)
     together = last_of(engine.prefill(ids_BT)[0], 3)
-    close(together, torch.cat([last_of(engine.prefill(ids_T[None])[0], 1) for ids_T in ids_BT]))
+    assert close(
+        together, torch.cat([last_of(engine.prefill(ids_T[None])[0], 1) for ids_T in ids_BT])
+    )
 
 
 # Steps whose position is a tensor.
@@ -176,13 +180,13 @@ def test_masked_steps_equal_exact_ones(window):
         step = engine.masked_step(2, torch.tensor([position]), attended)
         logits, chosen_B = engine(ids_B, step, caches)
         wanted, wanted_B = engine.decode(ids_B, position, exact)
-        close(logits, wanted)
+        assert close(logits, wanted)
         assert torch.equal(chosen_B, wanted_B)
-        close(wanted, engine.prefill(ids_BT[:, : position + 1])[0])
+        assert close(wanted, engine.prefill(ids_BT[:, : position + 1])[0])
         for found, kept in zip(caches, exact, strict=True):
             if found is not None and kept is not None:
-                close(found.keys, kept.keys)
-                close(found.values, kept.values)
+                assert close(found.keys, kept.keys)
+                assert close(found.values, kept.values)
 
 
 def test_a_step_leaves_the_other_slots_alone():
@@ -337,7 +341,7 @@ def test_frequencies():
     )
     angles = torch.arange(5)[:, None] * torch.tensor([1.0, 0.5, 0.25, 0.0] * 2)
     assert cos.shape == sin.shape == (5, 8)
-    close(cos, 2 * angles.cos()), close(sin, 2 * angles.sin())
+    assert close(cos, 2 * angles.cos()), close(sin, 2 * angles.sin())
 
 
 def test_the_rotary_embedding_given_is_used():

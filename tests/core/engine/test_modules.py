@@ -201,8 +201,10 @@ def attended(module, block: Attention, x_BTH: torch.Tensor) -> torch.Tensor:
     return product(module.out, out.reshape(B, T, N * D))
 
 
-def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
+def close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """True, or an error that says where the two differ."""
     torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+    return True
 
 
 @named(ATTENTION)
@@ -212,7 +214,7 @@ def test_attention_in_prefill(block):
     x_MH, delta_MH = module(stream, prefill_of(block, batch, length))
     assert torch.equal(x_MH, stream[0] + stream[1])
     wanted = attended(module, block, x_MH.double().view(batch, length, -1))
-    close(delta_MH.view(batch, length, -1), wanted)
+    assert close(delta_MH.view(batch, length, -1), wanted)
     # The first sub-block of a model meets a stream with nothing left to add.
     alone, again = module((x_MH, None), prefill_of(block, batch, length))
     assert torch.equal(alone, x_MH) and torch.equal(again, delta_MH)
@@ -232,7 +234,7 @@ def test_attention_in_decode(block):
         place = slice(position, position + 1)
         positions_T = torch.tensor([position])
         step = Step(batch, cos[place], sin[place], positions_T, True, attended=position + 1)
-        close(module((x_BTH[:, position], None), step, cache)[1], wanted[:, position])
+        assert close(module((x_BTH[:, position], None), step, cache)[1], wanted[:, position])
 
 
 @named(POINTWISE)
@@ -252,7 +254,7 @@ def test_pointwise_blocks(block):
         else:
             inner = inner / 2 * (1 + torch.erf(inner / math.sqrt(2)))
         wanted = product(module.down, inner)
-    close(delta_MH, wanted)
+    assert close(delta_MH, wanted)
 
 
 @named(VIT)
@@ -278,7 +280,7 @@ def test_vit_blocks_equal_torchs_layers(block):
         x = x + scales[0] * torchs(y, y, y, need_weights=False)[0]
         wanted = x + scales[1] * mlp[1](F.gelu(mlp[0](norms[1](x))))
     x_MH, delta_MH = module((x_BTH.flatten(0, 1), None), prefill_of(block, 2, 9))
-    close((x_MH + delta_MH).view_as(x_BTH), wanted)
+    assert close((x_MH + delta_MH).view_as(x_BTH), wanted)
 
 
 def test_embeddings():
@@ -296,7 +298,7 @@ def test_norms_that_stand_alone(block):
     stream = tuple(torch.randn(2, 6, 16))
     x_MH, normed_MH = module(stream, prefill_of(block, 2, 3))
     assert torch.equal(x_MH, stream[0] + stream[1])
-    close(normed_MH, normed(module.norm, x_MH.double()))
+    assert close(normed_MH, normed(module.norm, x_MH.double()))
 
 
 @named([block for block in ENDS if isinstance(block, Head)])
@@ -306,9 +308,9 @@ def test_heads(block):
     wanted = product(module.matrix, normed(module.norm, (stream[0] + stream[1]).double()))
     wanted = wanted if block.every_position else wanted[[2, 5]]  # the last of three positions
     logits, ids = module(stream, 2)
-    close(logits, wanted)
+    assert close(logits, wanted)
     assert torch.equal(ids, wanted.argmax(-1))
-    close(module((stream[0] + stream[1], None), 2)[0], wanted)
+    assert close(module((stream[0] + stream[1], None), 2)[0], wanted)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
@@ -331,7 +333,7 @@ def test_convolutions_take_a_folded_batch_norm():
     folded = nn.utils.fusion.fuse_conv_bn_eval(conv.eval(), norm)
     module.conv.load_state_dict(folded.state_dict())
     with torch.no_grad():
-        close(module(x), norm(conv(x.double())).relu())
+        assert close(module(x), norm(conv(x.double())).relu())
 
 
 @pytest.mark.parametrize("spread", [1e-4, 1.0, 1e4])
@@ -376,7 +378,7 @@ def test_load_keeps_shape_and_dtype():
     matrix.load(weight, bias)
     x = torch.randn(2, 4)
     assert all(part.dtype == torch.float32 for part in matrix.parameters())
-    close(matrix(x), x.double() @ weight.t() + bias)
+    assert close(matrix(x), x.double() @ weight.t() + bias)
 
 
 @named([block for block in ATTENTION if block.cached])

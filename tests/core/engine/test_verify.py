@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import math
 import re
@@ -66,13 +65,7 @@ def table(*stacks: Stack, mode: str = "eager", stride: int = 1) -> MeasuredTable
     return MeasuredTable(ORIGIN, rows, mode=mode, context_stride=stride)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def frozen_modules():
-    """Clocks collect garbage before they measure; what pytest has imported needs no looking at."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("frozen_modules")
 
 
 # --- sums over blocks ---

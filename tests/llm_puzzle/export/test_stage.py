@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from deci_reader import Deci
-from tiny_puzzle import SHAPE
+from tiny_puzzle import ROOFLINE, SHAPE
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers import PreTrainedTokenizerFast as Fast
@@ -22,18 +22,12 @@ from adaptive.llm_puzzle.export import ENGINES
 from adaptive.llm_puzzle.parent import load_parent, parent_config
 
 SETTINGS = [
+    *ROOFLINE,
     "data.length=24",
     "data.tokens=600",
     "data.validation_tokens=200",
-    "data.batch_size=32",
     "distill.tokens=0",
     "score.tokens=100",
-    "workload.batch=2",
-    "workload.prompt=16",
-    "space.kv_heads=[1]",
-    "space.ffn_fractions=[0.5]",
-    "cost.model=roofline",
-    "cost.hardware=h100-sxm",
     "budget.latency=null",
     "budget.params=75%",
     "verify.seconds=0.05",
