@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout witho
 from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
 
 import adaptive  # noqa: E402
-from adaptive.core import InfeasibleError  # noqa: E402
+from adaptive.core import InfeasibleError, UserError  # noqa: E402
 from adaptive.core.run import atomic_write_json, atomic_write_text, environment  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -368,6 +368,13 @@ def page(record: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--results: cannot read {path}: {error}") from None
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     verbs = parser.add_subparsers(dest="what", required=True)
@@ -384,10 +391,13 @@ def main(argv: list[str] | None = None) -> None:
     writing.add_argument("--results", type=Path, default=RESULTS)
     writing.add_argument("--out", type=Path, default=PAGE)
     arguments = parser.parse_args(argv)
-    if arguments.what == "run":
-        run(arguments)
-        return
-    record = json.loads(arguments.results.read_text(encoding="utf-8"))
+    try:
+        if arguments.what == "run":
+            run(arguments)
+            return
+        record = _read(arguments.results)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     atomic_write_text(arguments.out, page(record))
     print(arguments.out)
 

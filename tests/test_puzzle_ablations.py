@@ -116,6 +116,18 @@ def test_the_page_says_what_was_found(tmp_path, runs):
 
 
 @pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["page", "--results", "none.json"], "error: --results: cannot read none.json"),
+        (["run", "--recipe", "puzle", "--out", "none.json"], "error: unknown recipe 'puzle'"),
+    ],
+)
+def test_mistakes_get_one_sentence(arguments, says):
+    with pytest.raises(SystemExit, match=says):
+        ablations.main(arguments)
+
+
+@pytest.mark.parametrize(
     "differences, says",
     [
         ([], "not measured"),
