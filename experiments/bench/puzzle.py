@@ -34,7 +34,7 @@ from adaptive.llm_puzzle.group_trainer import Speed
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
 from adaptive.llm_puzzle.plan import from_shape
-from adaptive.llm_puzzle.score import ScoreSpeed, score_library
+from adaptive.llm_puzzle.score import score_library, scoring_speed
 from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, ShapeConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 from adaptive.llm_puzzle.walk import build
@@ -67,14 +67,14 @@ def bench_scoring(
     model: PuzzleForCausalLM, space: list, rows: Any, config: ScoreConfig, rounds: int
 ) -> dict[str, Any]:
     """Seconds a replacement both ways, in turns."""
-    ours, plain, speed = [], [], ScoreSpeed()
+    ours, plain, replacements = [], [], 0
     with tempfile.TemporaryDirectory() as scratch:
         library = RandomLibrary(Path(scratch))
         for number in range(rounds + 1):
-            speed = ScoreSpeed()
-            score_library(
-                model, space, library, rows, config, _new(scratch, f"scores{number}"), speed=speed
-            )
+            scores = _new(scratch, f"scores{number}")
+            score_library(model, space, library, rows, config, scores)
+            speed = scoring_speed(scores)
+            replacements = speed.replacements
             loop = full_forward_seconds(model, space, library, rows, config.batch_tokens)
             assert loop is not None
             if number:  # the first compiles and warms up
@@ -82,7 +82,7 @@ def bench_scoring(
                 plain.append(loop)
     ratios = [b / a for a, b in zip(ours, plain, strict=True)]
     return {
-        "replacements": speed.replacements,
+        "replacements": replacements,
         "tokens": rows.tokens,
         "seconds_per_replacement": statistics.median(ours),
         "full_forward_seconds": statistics.median(plain),
@@ -96,27 +96,10 @@ def bench_distillation(
 ) -> dict[str, Any]:
     """Tokens a second and MFU of training every variant of the first layers."""
     with tempfile.TemporaryDirectory() as scratch:
-        warm = replace(config, tokens=1)
-        build_variants(
-            model,
-            [layer.variants for layer in space],
-            rows,
-            warm,
-            Library(_new(scratch, "warm")),
-            0,
-            16,
-        )
-        speed, begun = Speed(), time.perf_counter()
-        build_variants(
-            model,
-            [layer.variants for layer in space],
-            rows,
-            config,
-            Library(_new(scratch, "it")),
-            0,
-            16,
-            speed=speed,
-        )
+        variants, warm = [layer.variants for layer in space], replace(config, tokens=1)
+        build_variants(model, variants, rows, warm, Library(_new(scratch, "warm")), 0, 16)
+        library, speed, begun = Library(_new(scratch, "it")), Speed(), time.perf_counter()
+        build_variants(model, variants, rows, config, library, 0, 16, speed=speed)
         whole = time.perf_counter() - begun
     return {
         "variant_tokens": speed.tokens,
