@@ -1,0 +1,1 @@
+"""Saliency and prior estimators: where in an image compute is worth spending."""

@@ -1,0 +1,1 @@
+"""Mixed-resolution vision transformers: quadtree tokens where an image needs them."""
