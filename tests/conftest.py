@@ -20,7 +20,12 @@ absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # Modules whose annotated shapes and types are checked at every call, under pytest alone. Those
 # that tell users about wrong types stay out: their tests pass wrong types on purpose.
-SHAPE_CHECKED = ["adaptive.core.choice", "adaptive.core.frontier", "adaptive.core.solvers"]
+SHAPE_CHECKED = [
+    "adaptive.core.choice",
+    "adaptive.core.frontier",
+    "adaptive.core.prior",
+    "adaptive.core.solvers",
+]
 install_import_hook(SHAPE_CHECKED, "typechecker.checked")
 
 settings.register_profile(
