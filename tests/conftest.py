@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from absl import logging as absl_logging
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 # As the command line does, and before anything imports torch: see adaptive/run.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -32,6 +33,17 @@ settings.register_profile(
     "two_cores", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("two_cores")
+
+
+@pytest.fixture
+def compiling() -> Iterator[None]:
+    """For tests of ``torch.compile``, which cannot trace shape checks and counts recompilations."""
+    import torch
+
+    torch.compiler.reset()
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ def distill_prior(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
             log(step, loss=losses[-1], lr=cosine.get_last_lr()[0])
             cosine.step()
     finally:

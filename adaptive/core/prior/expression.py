@@ -63,9 +63,11 @@ class _Reader:
     def error(self, node: ast.AST | int, message: str) -> UserError:
         """An error at a node or a column, from 0."""
         column = node if isinstance(node, int) else getattr(node, "col_offset", 0)
-        return UserError(f"prior={self.text!r}, column {column + 1}: {message}")
+        return UserError(f"prior={self.text!r}, column {max(column, 0) + 1}: {message}")
 
     def tree(self) -> ast.expr:
+        if not self.text.strip():
+            raise self.error(0, f"names no prior: choose of {', '.join(sorted(PRIORS))}")
         # Leading blanks would be an indent; in parentheses they are not, and one column is theirs.
         try:
             root = ast.parse(f"({self.text})", mode="eval").body

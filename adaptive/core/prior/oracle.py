@@ -63,9 +63,9 @@ def attention_rollout(
 ) -> Float[Tensor, "B h w"]:
     """Attention rollout (Abnar and Zuidema, ACL 2020) of a timm ViT.
 
-    How much of each patch flows into the class token, or into the mean of all patches where there
-    is none, if each block mixes tokens by its attention's mean over heads, and half of a token
-    stays in place.
+    How much of each patch flows into the class token, or into the mean of all patches where the
+    model pools those, if each block mixes tokens by its attention's mean over heads, and half of a
+    token stays in place.
 
     Args:
         model: taken in evaluation mode.
@@ -92,8 +92,10 @@ def attention_rollout(
     flow_BTT = torch.eye(mixes[0].shape[-1], device=image_BCHW.device)
     for mix_BTT in mixes:
         flow_BTT = (mix_BTT @ flow_BTT + flow_BTT) / 2
-    prefix = network.num_prefix_tokens
-    reader_BT = flow_BTT[:, 0] if prefix else flow_BTT.mean(1)
+    if network.global_pool == "token":
+        reader_BT = flow_BTT[:, 0]
+    else:
+        reader_BT = flow_BTT[:, network.num_prefix_tokens :].mean(1)
     return _as_map(model, reader_BT[..., None], image_BCHW)[:, 0]
 
 
