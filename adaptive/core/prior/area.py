@@ -1,6 +1,6 @@
 """Maps to grids by area: a cell's value is the mean of what it covers, whatever the two sizes.
 
-Shapes: B images, H and W of a map, R rows and K columns of a grid.
+Shapes: B images, H and W of a map, R rows and K columns of a grid, S nodes that may split.
 """
 
 from __future__ import annotations
@@ -38,6 +38,30 @@ def map_levels(map_BHW: Float[Tensor, "B H W"], geometry: Geometry) -> list[Tens
     for _ in geometry.shapes[:-2]:
         levels.insert(0, over_children(levels[0]).mean((2, 4)))
     return levels
+
+
+def join_levels(levels: list[Float[Tensor, "B _ _"]]) -> Float[Tensor, "B S"]:
+    """Values of all nodes that may split in one row, in the geometry's order; float32."""
+    return torch.cat([level_BRK.flatten(1) for level_BRK in levels], 1).float()
+
+
+def split_levels(
+    value_BS: Float[Tensor, "B S"], geometry: Geometry
+) -> list[Float[Tensor, "B _ _"]]:
+    """The reverse of :func:`join_levels`."""
+    shapes = geometry.shapes[:-1]
+    parts = value_BS.split([rows * cols for rows, cols in shapes], 1)
+    return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def node_areas(geometry: Geometry, like: Tensor) -> Float[Tensor, " S"]:
+    """Areas of the nodes that may split, in units of the finest patch."""
+    # Made on the device by comparisons, which compilers fuse: a table would be copied every time.
+    node_S = torch.arange(geometry.splittable, device=like.device)
+    area_S = torch.zeros_like(node_S, dtype=like.dtype)
+    for first, side in zip(geometry.offsets, geometry.sides[:-1], strict=False):
+        area_S = torch.where(node_S >= first, (side // geometry.min_patch) ** 2, area_S)
+    return area_S
 
 
 def over_children(value_BRK: Tensor) -> Tensor:

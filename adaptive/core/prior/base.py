@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from adaptive.core.errors import UserError
-from adaptive.core.prior.area import map_levels
+from adaptive.core.prior.area import join_levels, map_levels, node_areas
 from adaptive.core.prior.check import check_image
 from adaptive.core.registry import Registry
 from adaptive.core.solvers.quadtree.geometry import Geometry
@@ -66,15 +66,10 @@ class Prior(nn.Module, ABC):
         """
         check_image(image_BCHW, geometry)
         if not geometry.splittable:
-            return torch.zeros(len(image_BCHW), 0, device=image_BCHW.device)
+            return torch.zeros(image_BCHW.shape[0], 0, device=image_BCHW.device)
         with torch.no_grad():  # scores are sorted, so no gradient can come back through them
-            levels = self.density(image_BCHW.float(), geometry)
-            areas = [(side // geometry.min_patch) ** 2 for side in geometry.sides[:-1]]
-            scores = [
-                area**self.alpha * level_BRK.float().flatten(1)
-                for area, level_BRK in zip(areas, levels, strict=True)
-            ]
-            return torch.cat(scores, 1)
+            density_BS = join_levels(self.density(image_BCHW.float(), geometry))
+            return density_BS * node_areas(geometry, density_BS) ** self.alpha
 
 
 class MapPrior(Prior):

@@ -33,7 +33,7 @@ class CentrePrior(MapPrior):
     ) -> Float[Tensor, "B h w"]:
         rows, cols = geometry.grid
         down_h, across_w = self._profile(rows, image_BCHW), self._profile(cols, image_BCHW)
-        return (down_h[:, None] * across_w).expand(len(image_BCHW), -1, -1)
+        return (down_h[:, None] * across_w).expand(image_BCHW.shape[0], -1, -1)
 
     def _profile(self, size: int, like: Tensor) -> Tensor:
         """The Gaussian at the middles of the cells along one side."""

@@ -1,6 +1,6 @@
 """Sums, products and powers of priors.
 
-Shapes: B images, R rows and K columns of a level of nodes.
+Shapes: B images, S nodes that may split.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from adaptive.core.prior.area import join_levels, node_areas, split_levels
 from adaptive.core.prior.base import Prior
 from adaptive.core.solvers.quadtree.geometry import Geometry
 
@@ -62,29 +63,31 @@ class CombinedPrior(Prior):
     def density(
         self, image_BCHW: Float[Tensor, "B 3 H W"], geometry: Geometry
     ) -> list[Float[Tensor, "B _ _"]]:
-        parts = [normalised(part.density(image_BCHW, geometry)) for part in self.parts]
-        levels = zip(*parts, strict=True)
-        return [torch.as_tensor(_evaluate(self.formula, level)) for level in levels]
+        # In one row each, so that a compiler makes one kernel of the formula, not one a level.
+        parts = [
+            normalised(join_levels(part.density(image_BCHW, geometry)), geometry)
+            for part in self.parts
+        ]
+        value_BS = _evaluate(self.formula, parts)
+        assert isinstance(value_BS, Tensor)  # a formula has at least one part
+        return split_levels(value_BS, geometry)
 
 
-def normalised(levels: list[Float[Tensor, "B _ _"]]) -> list[Float[Tensor, "B _ _"]]:
+def normalised(density_BS: Float[Tensor, "B S"], geometry: Geometry) -> Float[Tensor, "B S"]:
     """Densities over their mean in each image; ones where there is nothing."""
-    means = torch.stack([level_BRK.float().mean((1, 2)) for level_BRK in levels])
-    mean_B11 = means.mean(0)[:, None, None]
-    some_B11 = mean_B11 > torch.finfo(torch.float32).tiny
-    return [
-        torch.where(some_B11, level_BRK / torch.where(some_B11, mean_B11, 1), 1)
-        for level_BRK in levels
-    ]
+    # Every level covers the image once, so a mean by area weighs all levels alike.
+    area_S = node_areas(geometry, density_BS)
+    mean_B1 = (density_BS * area_S).sum(1, keepdim=True) / area_S.sum()
+    some_B1 = mean_B1 > torch.finfo(mean_B1.dtype).tiny
+    return torch.where(some_B1, density_BS / torch.where(some_B1, mean_B1, 1), 1)
 
 
-def _evaluate(formula: Formula, level: Sequence[Tensor]) -> Tensor | float:
-    """A formula's value on one level of nodes."""
+def _evaluate(formula: Formula, parts: Sequence[Tensor]) -> Tensor | float:
     if isinstance(formula, Part):
-        return level[formula.number]
+        return parts[formula.number]
     if not isinstance(formula, Operation):
         return formula
-    left, right = _evaluate(formula.left, level), _evaluate(formula.right, level)
+    left, right = _evaluate(formula.left, parts), _evaluate(formula.right, parts)
     if formula.symbol == "+":
         return left + right
     if formula.symbol == "*":

@@ -55,7 +55,7 @@ class EntropyPrior(Prior):
         bin_BHW = (grey_BHW * (255 * self.bins / 256)).long().clamp(0, self.bins - 1)
         bin_BRNKN = bin_BHW.view(-1, rows, side, cols, side)
         bin_BRKN = bin_BRNKN.transpose(2, 3).flatten(3)
-        empty_BRKQ = grey_BHW.new_zeros(len(grey_BHW), rows, cols, self.bins)
+        empty_BRKQ = grey_BHW.new_zeros(grey_BHW.shape[0], rows, cols, self.bins)
         ones_BRKN = grey_BHW.new_ones(()).expand(bin_BRKN.shape)
         return empty_BRKQ.scatter_add(3, bin_BRKN, ones_BRKN) / side**2
 

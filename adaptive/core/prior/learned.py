@@ -78,7 +78,7 @@ class LearnedPrior(MapPrior):
             for side in (rows, cols)
         ]
         place_CHW = torch.stack(torch.meshgrid(*places, indexing="ij"))
-        place_BCHW = place_CHW.expand(len(small_BCHW), -1, -1, -1)
+        place_BCHW = place_CHW.expand(small_BCHW.shape[0], -1, -1, -1)
         x_BCHW = torch.cat([small_BCHW, place_BCHW], 1).to(self.head.weight.dtype)
         x_BCHW = self.stem(x_BCHW)
         for layer in self.context:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adaptive.core.prior.area import split_levels
 from adaptive.core.prior.base import PRIORS, Prior
 from adaptive.core.solvers.quadtree.geometry import Geometry
 
@@ -40,11 +41,7 @@ class RandomPrior(Prior):
         hash_BS = _mix(_mix(node_S) ^ self._keys(image_BCHW)[:, None])
         # Of 31 bits, as many as a float32 holds: all would round up to 1 now and then.
         noise_BS = (hash_BS >> (BITS - 24)).float() / 2**24
-        sizes = [rows * cols for rows, cols in geometry.shapes[:-1]]
-        return [
-            part.unflatten(1, shape)
-            for part, shape in zip(noise_BS.split(sizes, 1), geometry.shapes, strict=False)
-        ]
+        return split_levels(noise_BS, geometry)
 
     def _keys(self, image_BCHW: Tensor) -> Tensor:
         """A number for each image, [B], from samples of its pixels in bytes."""

@@ -31,10 +31,10 @@ class PrecomputedPrior(MapPrior):
     def saliency(
         self, image_BCHW: Float[Tensor, "B 3 H W"], geometry: Geometry
     ) -> Float[Tensor, "B h w"]:
-        given, images = self.map_BHW, len(image_BCHW)
+        given, images = self.map_BHW, image_BCHW.shape[0]
         if not isinstance(given, Tensor):
             raise UserError("precomputed has no maps: set prior.map_BHW to one for each image")
-        if given.ndim != 3 or len(given) not in (1, images):
+        if given.ndim != 3 or given.shape[0] not in (1, images):
             raise UserError(
                 f"precomputed: map_BHW of shape {tuple(given.shape)} does not fit {images} images: "
                 f"give ({images}, h, w), or (1, h, w) for all"

@@ -54,6 +54,25 @@ def test_compiles_into_one_graph(name):
 
 
 @every_prior
+@pytest.mark.usefixtures("compiling")
+def test_exports_with_any_batch(name):
+    class Scores(torch.nn.Module):
+        """With the geometry in it, since programs take tensors."""
+
+        def __init__(self):
+            super().__init__()
+            self.prior = some_prior(name, count=1)
+
+        def forward(self, image_BCHW):
+            return self.prior(image_BCHW, GEOMETRY)
+
+    scores = Scores().eval()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(scores, (images(2),), dynamic_shapes=({0: batch},))
+    torch.testing.assert_close(program.module()(images(5)), scores(images(5)))
+
+
+@every_prior
 def test_half_precision_and_training_mode_change_little(name):
     prior = some_prior(name)
     exact_BS = prior(images(), GEOMETRY)
