@@ -80,7 +80,7 @@ class SplitOrder:
         """
         splits = self.geometry.splits(num_tokens)
         if splits == self.geometry.splittable:
-            return self.score_BS.new_zeros(len(self.score_BS))
+            return self.score_BS.new_zeros(self.score_BS.shape[0])
         next_BS = (self.rank_BS == splits) & torch.isfinite(self.key_BS)
         return torch.where(next_BS, self.key_BS, 0).sum(1) / 3
 
