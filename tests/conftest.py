@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from absl import logging as absl_logging
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 # As the command line does, and before anything imports torch: see adaptive/run.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -19,10 +20,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # Modules whose annotated shapes and types are checked at every call, under pytest alone. Those
-# that tell users about wrong types stay out: their tests pass wrong types on purpose; and those
-# that are compiled into a user's model: torch's compiler does not read the checks.
+# that tell users about wrong types stay out: their tests pass wrong types on purpose; and the
+# quadtrees, whose results torch's compiler would have to construct through the checks.
 SOLVERS = [path.stem for path in Path(__file__).parents[1].glob("adaptive/core/solvers/*.py")]
-SHAPE_CHECKED = ["adaptive.core.choice", "adaptive.core.frontier"]
+SHAPE_CHECKED = ["adaptive.core.choice", "adaptive.core.frontier", "adaptive.core.prior"]
 SHAPE_CHECKED += [f"adaptive.core.solvers.{name}" for name in SOLVERS if name != "__init__"]
 install_import_hook(SHAPE_CHECKED, "typechecker.checked")
 
@@ -30,6 +31,17 @@ settings.register_profile(
     "two_cores", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("two_cores")
+
+
+@pytest.fixture
+def compiling() -> Iterator[None]:
+    """For tests of ``torch.compile``, which cannot trace shape checks and counts recompilations."""
+    import torch
+
+    torch.compiler.reset()
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,96 @@
+"""What all priors have in common.
+
+Shapes: B images, C channels, H and W pixels, S nodes that may split, R rows and K columns of one
+level of nodes, h and w of a map.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from adaptive.core.errors import UserError
+from adaptive.core.prior.area import map_levels
+from adaptive.core.prior.check import check_image
+from adaptive.core.registry import Registry
+from adaptive.core.solvers.quadtree.geometry import Geometry
+
+
+class Prior(nn.Module, ABC):
+    """Scores the nodes of quadtrees by what splitting them is worth.
+
+    Attributes:
+        alpha: exponent of the area in the score; a class attribute holds the default.
+    """
+
+    alpha: float = 1.0
+
+    def __init__(self, *, alpha: float | None = None):
+        super().__init__()
+        if alpha is not None:
+            if not math.isfinite(alpha):
+                raise UserError(f"alpha={alpha} must be a finite number, such as 1 or 0.5")
+            self.alpha = float(alpha)
+
+    @abstractmethod
+    def density(
+        self, image_BCHW: Float[Tensor, "B 3 H W"], geometry: Geometry
+    ) -> list[Float[Tensor, "B _ _"]]:
+        """Mean worth of a unit of area in each node, finite and not negative.
+
+        Args:
+            image_BCHW: RGB in [0, 1], float32.
+            geometry: of the images, with at least two levels.
+
+        Returns:
+            One tensor [B, R, K] for each level that may split, coarse to fine.
+        """
+
+    def forward(self, image_BCHW: Tensor, geometry: Geometry) -> Float[Tensor, "B S"]:
+        """Scores of the nodes that may split, in the geometry's order.
+
+        Args:
+            image_BCHW: RGB in [0, 1], any floating dtype.
+            geometry: of the images.
+
+        Returns:
+            ``area ** alpha * density``, area in units of the finest patch; float32.
+
+        Raises:
+            UserError: images that are no batches of RGB in [0, 1] of the geometry's size. Values
+                are not looked at while compiling.
+        """
+        check_image(image_BCHW, geometry)
+        if not geometry.splittable:
+            return torch.zeros(image_BCHW.shape[0], 0, device=image_BCHW.device)
+        with torch.no_grad():  # scores are sorted, so no gradient can come back through them
+            levels = self.density(image_BCHW.float(), geometry)
+            areas = [(side // geometry.min_patch) ** 2 for side in geometry.sides[:-1]]
+            scores = [
+                area**self.alpha * level_BRK.float().flatten(1)
+                for area, level_BRK in zip(areas, levels, strict=True)
+            ]
+            return torch.cat(scores, 1)
+
+
+class MapPrior(Prior):
+    """A prior that is a map of saliency: a node's density is the map's mean over the node."""
+
+    @abstractmethod
+    def saliency(
+        self, image_BCHW: Float[Tensor, "B 3 H W"], geometry: Geometry
+    ) -> Float[Tensor, "B h w"]:
+        """Worth of each place in an image, at any resolution; finite and not negative."""
+
+    def density(
+        self, image_BCHW: Float[Tensor, "B 3 H W"], geometry: Geometry
+    ) -> list[Float[Tensor, "B _ _"]]:
+        return map_levels(self.saliency(image_BCHW, geometry), geometry)
+
+
+# Names of priors in expressions; the values' keyword arguments are the settings.
+PRIORS: Registry[type[Prior]] = Registry("prior")
