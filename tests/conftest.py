@@ -20,13 +20,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # Modules whose annotated shapes and types are checked at every call, under pytest alone. Those
-# that tell users about wrong types stay out: their tests pass wrong types on purpose.
-SHAPE_CHECKED = [
-    "adaptive.core.choice",
-    "adaptive.core.frontier",
-    "adaptive.core.prior",
-    "adaptive.core.solvers",
-]
+# that tell users about wrong types stay out: their tests pass wrong types on purpose; and the
+# quadtrees, whose results torch's compiler would have to construct through the checks.
+SOLVERS = [path.stem for path in Path(__file__).parents[1].glob("adaptive/core/solvers/*.py")]
+SHAPE_CHECKED = ["adaptive.core.choice", "adaptive.core.frontier", "adaptive.core.prior"]
+SHAPE_CHECKED += [f"adaptive.core.solvers.{name}" for name in SOLVERS if name != "__init__"]
 install_import_hook(SHAPE_CHECKED, "typechecker.checked")
 
 settings.register_profile(

@@ -19,7 +19,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -81,21 +81,17 @@ def load_scores(directory: Path) -> list[LayerScores]:
     return [LayerScores.from_json(layer) for layer in layers]
 
 
-@dataclass(frozen=True)
+@dataclass
 class ScoreSpeed:
-    """What scoring took: replacements measured, and seconds of all processes, loading included."""
+    """What scoring has taken so far: replacements measured, and seconds, loading included."""
 
-    replacements: int
-    seconds: float
+    replacements: int = 0
+    seconds: float = 0.0
 
-
-def scoring_speed(directory: Path) -> ScoreSpeed:
-    """Sums what :func:`score_library` noted beside the scores of each layer."""
-    files = sorted(directory.glob("layer_*.json"))
-    speeds = [json.loads(file.read_text(encoding="utf-8"))["speed"] for file in files]
-    return ScoreSpeed(
-        sum(speed["replacements"] for speed in speeds), sum(speed["seconds"] for speed in speeds)
-    )
+    def add(self, replacements: int, seconds: float) -> None:
+        """Counts one more layer."""
+        self.replacements += replacements
+        self.seconds += seconds
 
 
 def score_library(
@@ -109,6 +105,8 @@ def score_library(
     parent: PuzzleForCausalLM | None = None,
     store: Store | None = None,
     ranks: Ranks | None = None,
+    speed: ScoreSpeed | None = None,
+    log: Callable[[ScoreSpeed], None] = lambda _: None,
     reduced: Sequence[Sequence[BlockOption]] | None = None,
 ) -> list[LayerScores]:
     """Scores every option of every layer and writes ``scores.json``.
@@ -125,6 +123,8 @@ def score_library(
             needed if ``model`` is a child.
         store: where activations wait; None keeps them on the model's device.
         ranks: the processes that share the layers; all of them get all scores.
+        speed: is added to.
+        log: called with it after each layer.
         reduced: the pairs of every layer that are scored, each measured as a pair; the others are
             NaN. None: all of them.
     """
@@ -144,10 +144,10 @@ def score_library(
             if not file.is_file():
                 only = None if reduced is None else reduced[activations.index]
                 layer = _LayerScorer(model, activations, options, library, parent or model, only)
-                found = layer(rows, config, batch, final_NTH).to_json()
-                # In the same file as the scores: no interruption parts them.
-                speed = ScoreSpeed(layer.replacements(config), time.perf_counter() - begun)
-                atomic_write_json(file, {**found, "speed": asdict(speed)})
+                atomic_write_json(file, layer(rows, config, batch, final_NTH).to_json())
+                if speed:
+                    speed.add(layer.replacements(config), time.perf_counter() - begun)
+                    log(speed)
             begun = time.perf_counter()
     ranks.barrier()
     scores = [LayerScores.from_json(json.loads(f.read_text(encoding="utf-8"))) for f in files]
@@ -173,6 +173,11 @@ def scoring_flops(
         for own in (layer.parent for layer in space)
     ]
     return [count * (sum(layers[i:]) + 2 * head) + layers[i] for i, count in enumerate(counts)]
+
+
+def replacements(space: Sequence[LayerSpace], granularity: str) -> int:
+    """How many pairs of options are measured in all layers around the parent."""
+    return sum(len(pairs_of(options, (0, 0), granularity)) for options in space)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from adaptive.llm_puzzle.full_forward import full_forward_seconds
 from adaptive.llm_puzzle.group_trainer import Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.puzzle import Puzzle, read_json, rows_of
-from adaptive.llm_puzzle.score import inversions, score_library, scoring_speed
+from adaptive.llm_puzzle.score import ScoreSpeed, inversions, replacements, score_library
 from adaptive.llm_puzzle.settings import DistillConfig
 from adaptive.llm_puzzle.shapes import DTYPES
 from adaptive.llm_puzzle.stream import StreamedLayers
@@ -122,6 +122,8 @@ def score(run: Puzzle, ctx: StageContext) -> None:
     parent, config = run.parent(ctx.device), run.config.score
     rows = rows_of(ctx, "validation").first(config.tokens).to(parent.model.device)
     store = run.store(ctx, parent, rows)
+    timing = ctx.dir / f"speed_{ctx.ranks.rank}.json"
+    speed = ScoreSpeed(**(read_json(timing) if timing.is_file() else {}))
     library = Library(ctx.input("library"))
     scores = score_library(
         parent.model,
@@ -133,17 +135,22 @@ def score(run: Puzzle, ctx: StageContext) -> None:
         track=lambda layers, total: ctx.track(layers, total, "scoring", unit="layer"),
         store=store,
         ranks=ctx.ranks,
+        speed=speed,
+        log=lambda spent: atomic_write_json(timing, asdict(spent)),
     )
+    total = ScoreSpeed(int(ctx.ranks.sum(speed.replacements)), ctx.ranks.sum(speed.seconds))
+    timing.unlink(missing_ok=True)  # scores are the same each time, seconds are not
     if not ctx.ranks.main:
         return
-    speed, plain = scoring_speed(ctx.dir), None
+    plain = None
     if not isinstance(parent.model.model.layers, StreamedLayers):
         plain = full_forward_seconds(parent.model, run.space, library, rows, config.batch_tokens)
     ctx.summary(
         {
-            "scoring.replacements": speed.replacements,
-            "scoring.speedup_vs_full_forward": plain * speed.replacements / speed.seconds
-            if plain and speed.seconds
+            # All of them; those whose time a kill has lost are not in the total.
+            "scoring.replacements": replacements(run.space, config.granularity),
+            "scoring.speedup_vs_full_forward": plain * total.replacements / total.seconds
+            if plain and total.seconds
             else None,
         }
     )

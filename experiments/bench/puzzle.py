@@ -34,7 +34,7 @@ from adaptive.llm_puzzle.group_trainer import Speed
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
 from adaptive.llm_puzzle.plan import from_shape
-from adaptive.llm_puzzle.score import score_library, scoring_speed
+from adaptive.llm_puzzle.score import ScoreSpeed, score_library
 from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, ShapeConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 from adaptive.llm_puzzle.walk import build
@@ -67,14 +67,12 @@ def bench_scoring(
     model: PuzzleForCausalLM, space: list, rows: Any, config: ScoreConfig, rounds: int
 ) -> dict[str, Any]:
     """Seconds a replacement both ways, in turns."""
-    ours, plain, replacements = [], [], 0
+    ours, plain, speed = [], [], ScoreSpeed()
     with tempfile.TemporaryDirectory() as scratch:
         library = RandomLibrary(Path(scratch))
         for number in range(rounds + 1):
-            scores = _new(scratch, f"scores{number}")
-            score_library(model, space, library, rows, config, scores)
-            speed = scoring_speed(scores)
-            replacements = speed.replacements
+            speed, scores = ScoreSpeed(), _new(scratch, f"scores{number}")
+            score_library(model, space, library, rows, config, scores, speed=speed)
             loop = full_forward_seconds(model, space, library, rows, config.batch_tokens)
             assert loop is not None
             if number:  # the first compiles and warms up
@@ -82,7 +80,7 @@ def bench_scoring(
                 plain.append(loop)
     ratios = [b / a for a, b in zip(ours, plain, strict=True)]
     return {
-        "replacements": replacements,
+        "replacements": speed.replacements,
         "tokens": rows.tokens,
         "seconds_per_replacement": statistics.median(ours),
         "full_forward_seconds": statistics.median(plain),

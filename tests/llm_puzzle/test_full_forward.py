@@ -9,7 +9,7 @@ from adaptive.llm_puzzle import full_forward
 from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.full_forward import full_forward_seconds
 from adaptive.llm_puzzle.library import Library
-from adaptive.llm_puzzle.score import score_library, scoring_speed
+from adaptive.llm_puzzle.score import ScoreSpeed, replacements, score_library
 from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 
@@ -68,13 +68,10 @@ def test_its_time_is_for_all_rows(parent, space, library, rows, monkeypatch):
 def test_replacements_and_seconds_are_counted(
     parent, space, library, rows, tmp_path, granularity, pairs
 ):
-    config = ScoreConfig(granularity=granularity)
-    score_library(parent.model, space, library, rows, config, tmp_path)
-    speed = scoring_speed(tmp_path)
-    assert speed.replacements == 2 * pairs and speed.seconds > 0
-    score_library(parent.model, space, library, rows, config, tmp_path)
-    assert scoring_speed(tmp_path) == speed  # nothing was left to do
-    (tmp_path / "layer_001.json").unlink()  # what was interrupted before its scores were written
-    score_library(parent.model, space, library, rows, config, tmp_path)
-    again = scoring_speed(tmp_path)
-    assert again.replacements == speed.replacements and again.seconds != speed.seconds
+    speed, config = ScoreSpeed(), ScoreConfig(granularity=granularity)
+    score_library(parent.model, space, library, rows, config, tmp_path, speed=speed)
+    assert speed.replacements == 2 * pairs == replacements(space, granularity)
+    assert speed.seconds > 0
+    before = speed.seconds
+    score_library(parent.model, space, library, rows, config, tmp_path, speed=speed)
+    assert (speed.replacements, speed.seconds) == (2 * pairs, before)  # nothing was left to do

@@ -29,6 +29,7 @@ from adaptive.core.cost.shipped import shipped_devices, shipped_table
 from adaptive.core.cost.stack import Composite, Stack, decoder
 from adaptive.core.cost.table import MeasuredTable
 from adaptive.core.cost.vision import Conv2d, VitBlock
+from adaptive.core.cost.vit_tokens import VitTokens
 
 __all__ = [
     "Throughput",
@@ -70,6 +71,7 @@ __all__ = [
     "RowKey",
     "Stack",
     "VitBlock",
+    "VitTokens",
     "activation_dtype",
     "decode_contexts",
     "decoder",

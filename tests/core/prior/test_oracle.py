@@ -138,6 +138,7 @@ def test_an_untrained_prior_prefers_nothing():
     torch.testing.assert_close(score_BS, area_S.float().expand(2, -1))
 
 
+@pytest.mark.slow
 def test_distillation_learns_where_the_oracle_looks(tmp_path):
     def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Noise with one brighter square, which is what the oracle sees."""

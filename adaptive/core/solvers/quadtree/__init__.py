@@ -7,13 +7,16 @@ are the trees below each (:func:`choice_problem`). Here it is solved for whole b
 from adaptive.core.solvers.quadtree.geometry import Geometry
 from adaptive.core.solvers.quadtree.leaves import Leaves, RaggedLeaves
 from adaptive.core.solvers.quadtree.order import SplitOrder, batch_leaves, path_min, split_order
+from adaptive.core.solvers.quadtree.problem import allocate, choice_problem
 
 __all__ = [
     "Geometry",
     "Leaves",
     "RaggedLeaves",
     "SplitOrder",
+    "allocate",
     "batch_leaves",
+    "choice_problem",
     "path_min",
     "split_order",
 ]

@@ -143,6 +143,14 @@ class Geometry:
         return np.concatenate(parts)
 
     @cached_property
+    def roots_above(self) -> Int[np.ndarray, " nodes"]:
+        """Each node's root; a root's is itself."""
+        root = np.arange(self.nodes)
+        for first, last in zip(self.offsets[1:], self.offsets[2:], strict=False):
+            root[first:last] = root[self.parents[first:last]]
+        return root
+
+    @cached_property
     def levels(self) -> Int[np.ndarray, " nodes"]:
         """Each node's level, 0 for roots."""
         return np.repeat(np.arange(len(self.sides)), np.diff(self.offsets))

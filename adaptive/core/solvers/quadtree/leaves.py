@@ -67,9 +67,9 @@ class RaggedLeaves:
     @property
     def num_tokens(self) -> int:
         """Leaves of all images together."""
-        return len(self.node_T)
+        return self.node_T.shape[0]
 
-    def offsets(self) -> Int[Tensor, " B+1"]:
+    def offsets(self) -> Int[Tensor, " ends"]:
         """Where each image's leaves begin, and the number of all: ``cu_seqlens`` of attention."""
         return torch.nn.functional.pad(self.lengths_B.cumsum(0), (1, 0)).to(torch.int32)
 
@@ -83,17 +83,17 @@ class RaggedLeaves:
 
     def owners(self) -> Int[Tensor, "B C"]:
         """For each cell of the finest grid, row by row, the leaf (0..T-1) that covers it."""
-        B, V = len(self.lengths_B), self.geometry.nodes
-        places_T = torch.arange(len(self.node_T), device=self.node_T.device)
+        B, V = self.lengths_B.shape[0], self.geometry.nodes
+        places_T = torch.arange(self.node_T.shape[0], device=self.node_T.device)
         empty_BV = self.node_T.new_full((B * V,), -1)
         filled_BV = empty_BV.scatter(0, self.image_T * V + self.node_T, places_T)
         return _spread(filled_BV.view(B, V), self.geometry)
 
     def padded(self, length: int) -> tuple[Int[Tensor, "B M"], Bool[Tensor, "B M"]]:
         """Numbers of the leaves in rows of ``length``, 0 where there is none, and where one is."""
-        B = len(self.lengths_B)
+        B = self.lengths_B.shape[0]
         begins_B = self.lengths_B.cumsum(0) - self.lengths_B
-        column_T = torch.arange(len(self.node_T), device=self.node_T.device)
+        column_T = torch.arange(self.node_T.shape[0], device=self.node_T.device)
         column_T = column_T - begins_B[self.image_T]
         node_BM = self.node_T.new_zeros(B, length)
         node_BM[self.image_T, column_T] = self.node_T
@@ -135,11 +135,11 @@ def _leaf_mask(geometry: Geometry, split_BS: Tensor) -> Tensor:
     """Which nodes of all levels are leaves, [B, V]: their parent is split, and they are not."""
     sizes = [rows * cols for rows, cols in geometry.shapes[:-1]]
     split = split_BS.split(sizes, 1) if sizes else ()
-    reached = [split_BS.new_ones(len(split_BS), geometry.roots)]
+    reached = [split_BS.new_ones(split_BS.shape[0], geometry.roots)]
     reached += [
         to_children(part, shape) for part, shape in zip(split, geometry.shapes, strict=False)
     ]
-    finest = split_BS.new_zeros(len(split_BS), geometry.cells)
+    finest = split_BS.new_zeros(split_BS.shape[0], geometry.cells)
     return torch.cat(reached, 1) & ~torch.cat([split_BS, finest], 1)
 
 

@@ -80,7 +80,7 @@ class SplitOrder:
         """
         splits = self.geometry.splits(num_tokens)
         if splits == self.geometry.splittable:
-            return self.score_BS.new_zeros(len(self.score_BS))
+            return self.score_BS.new_zeros(self.score_BS.shape[0])
         next_BS = (self.rank_BS == splits) & torch.isfinite(self.key_BS)
         return torch.where(next_BS, self.key_BS, 0).sum(1) / 3
 
@@ -120,28 +120,48 @@ def batch_leaves(
         UserError: a budget that the batch cannot spend, or below its floors.
     """
     _check(score_BS, geometry)
+    splits = _batch_splits(geometry, score_BS.shape[0], total_tokens, floor or geometry.roots)
+    rank_BS = batch_ranks(score_BS, geometry, floor)
+    return ragged_leaves(geometry, rank_BS < splits, total_tokens)
+
+
+def batch_ranks(
+    score_BS: Float[Tensor, "B S"], geometry: Geometry, floor: int | None = None
+) -> Int[Tensor, "B S"]:
+    """The step at which each node of a batch is split when its images share one budget.
+
+    Args:
+        score_BS: as for :func:`split_order`.
+        geometry: of each image.
+        floor: leaves of each image that come before all others; None: none but its roots.
+    """
     B, S = score_BS.shape
-    floor = geometry.roots if floor is None else floor
-    reserved = geometry.splits(floor)
-    splits, rest = divmod(total_tokens - B * geometry.roots, 3)
-    if not B * floor <= total_tokens <= B * geometry.cells:
-        raise UserError(
-            f"total_tokens={total_tokens} for {B} images of {floor} to {geometry.cells} tokens: "
-            f"choose {B * floor} to {B * geometry.cells}, or another floor"
-        )
-    if rest:
-        raise UserError(
-            f"total_tokens={total_tokens} is not feasible: each split adds 3 to "
-            f"{B * geometry.roots}, choose {total_tokens - rest} or {total_tokens - rest + 3}"
-        )
-    own_BS = split_order(score_BS, geometry).rank_BS
     # Nodes of all images in one row, the reserved ones before all others.
-    first_BS = own_BS < reserved
-    rank_BS = _ranks(score_BS.flatten()[None]).view(B, S) + torch.where(first_BS, 0, B * S)
+    rank_BS = _ranks(score_BS.reshape(1, B * S)).view(B, S)
+    if reserved := geometry.splits(geometry.roots if floor is None else floor):
+        later_BS = split_order(score_BS, geometry).rank_BS >= reserved
+        rank_BS = rank_BS + later_BS * (B * S)
     if len(geometry.sides) > 1:
         keys = _bottlenecks(rank_BS, geometry)
         rank_BS = _places([key_BS.reshape(1, B * S) for key_BS in keys]).view(B, S)
-    return ragged_leaves(geometry, rank_BS < splits, total_tokens)
+    return rank_BS
+
+
+def _batch_splits(geometry: Geometry, images: int, total_tokens: int, floor: int) -> int:
+    """How many nodes of a batch split for it to have so many leaves."""
+    least, most = images * geometry.roots, images * geometry.cells
+    if not images * floor <= total_tokens <= most:
+        raise UserError(
+            f"total_tokens={total_tokens} for {images} images of {floor} to {geometry.cells} "
+            f"tokens: choose {images * floor} to {most}, or another floor"
+        )
+    splits, rest = divmod(total_tokens - least, 3)
+    if rest:
+        raise UserError(
+            f"total_tokens={total_tokens} is not feasible: each split adds 3 to {least}, choose "
+            f"{total_tokens - rest} or {total_tokens - rest + 3}"
+        )
+    return splits
 
 
 def path_min(value_BS: Tensor, geometry: Geometry) -> Tensor:
