@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 from jaxtyping import Int
@@ -62,22 +63,23 @@ class Geometry:
         """Height and width in pixels."""
         return self.height, self.width
 
-    @cached_property
+    # Cheap, hence not cached: Python 3.11 caches behind a lock, which torch.compile cannot trace.
+
+    @property
     def sides(self) -> tuple[int, ...]:
         """Side of a patch of each level in pixels, coarse to fine."""
         levels = (self.max_patch // self.min_patch).bit_length()
         return tuple(self.max_patch >> level for level in range(levels))
 
-    @cached_property
+    @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """Rows and columns of each level, coarse to fine."""
         return tuple((self.height // side, self.width // side) for side in self.sides)
 
-    @cached_property
+    @property
     def offsets(self) -> tuple[int, ...]:
         """Number of the first node of each level, and the number of all nodes."""
-        ends = np.cumsum([rows * cols for rows, cols in self.shapes])
-        return (0, *map(int, ends))
+        return tuple(accumulate((rows * cols for rows, cols in self.shapes), initial=0))
 
     @property
     def nodes(self) -> int:
