@@ -18,7 +18,7 @@ from adaptive.config import load, register, validated
 from adaptive.core.errors import UserError
 from adaptive.core.run import Experiment
 from adaptive.core.run.commandline import job, told
-from adaptive.core.run.ranks import rank_of_environment
+from adaptive.core.run.ranks import no_teardown, rank_of_environment
 
 
 @hydra.main(version_base="1.3", config_path="pkg://adaptive.conf", config_name="config")
@@ -52,7 +52,7 @@ def main() -> None:
     # slow, and an idle one no faster. OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
-    with told(sys.argv[1:]):
+    with no_teardown(), told(sys.argv[1:]):
         if rank_of_environment():
             following(sys.argv[1:])
         else:

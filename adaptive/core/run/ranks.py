@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -175,6 +176,29 @@ class Ranks:
             import torch.distributed as dist
 
             dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def no_teardown() -> Iterator[None]:
+    """Around all that a program does: one of several processes ends where the block does.
+
+    FSDP's groups outlive :meth:`Ranks.leave`, and with them gloo's threads. One that lets go of its
+    last tensor while Python is torn down aborts the process (pytorch/pytorch#179291), and torchrun
+    counts a finished run as failed. Errors other than ``SystemExit`` pass, as does everything where
+    ``torchrun`` has not started the process.
+    """
+    several, code = "WORLD_SIZE" in os.environ, 0
+    try:
+        yield
+    except SystemExit as end:
+        if not several or not isinstance(end.code, int | None):
+            raise
+        code = end.code or 0
+    if several:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
 
 
 @contextlib.contextmanager

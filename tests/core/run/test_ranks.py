@@ -65,6 +65,34 @@ def test_two_processes(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+ENDING = """
+import atexit, sys
+from adaptive.core.run.ranks import no_teardown
+atexit.register(lambda: print("torn down"))
+with no_teardown():
+    print("ran")
+    {end}
+"""
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("pass", 0), ("sys.exit()", 0), ("sys.exit(3)", 3), ("sys.exit('a word')", 1), ("1 / 0", 1)],
+)
+def test_one_of_several_processes_ends_at_once_with_its_code(end, code, several, monkeypatch):
+    if several:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+    program = [sys.executable, "-c", ENDING.format(end=end)]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    passed_on = end in ("sys.exit('a word')", "1 / 0")
+    torn_down = "torn down\n" if passed_on or not several else ""
+    assert done.stdout == "ran\n" + torn_down
+    assert ("a word" in done.stderr) == ("word" in end)
+    assert ("ZeroDivisionError" in done.stderr) == ("/" in end)
+
+
 def loads(costs: list[float], parts: list[range]) -> list[float]:
     return [sum(costs[i] for i in part) for part in parts]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from adaptive.core.run.ranks import Ranks
+from adaptive.core.run.ranks import Ranks, no_teardown
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.gkd import Checkpoint, distill_globally
@@ -66,4 +66,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with no_teardown():
+        main()
