@@ -18,7 +18,11 @@ from adaptive.core.run.messages import reworded
 from adaptive.core.run.recipes import recipe_list
 
 # Modules that register tasks; importing one must not import torch.
-TASK_MODULES = ("adaptive.core.profiling.config", "adaptive.llm_puzzle.config")
+TASK_MODULES = (
+    "adaptive.core.profiling.config",
+    "adaptive.llm_puzzle.config",
+    "adaptive.quadformer.config",
+)
 RECIPES = "pkg://adaptive.experiments"
 
 

@@ -1,0 +1,95 @@
+"""Measured images a second of a model, of its ViT at the full grid and of baselines, in turns.
+
+Shapes: B images, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaptive.core.hardware import Timings, clock_for
+from adaptive.quadformer.evaluate.accuracy import autocast
+from adaptive.quadformer.settings import EvaluateConfig
+
+MODEL, TOKENIZER, FULL = "model", "tokenizer", "full grid"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images a second: medians of rounds in which every subject had its turn.
+
+    Attributes:
+        images_per_second: by subject; of the tokenizer as if nothing followed it.
+        spread: half the interquartile range relative to the median, by subject.
+        tokenizer_share: part of the model's time that goes into prior, selection and embedding.
+        speedup: how many times as fast the model is as its ViT at the full grid.
+        mode: eager or compiled.
+        batch: images at a time.
+    """
+
+    images_per_second: dict[str, float]
+    spread: dict[str, float]
+    tokenizer_share: float
+    speedup: float
+    mode: str
+    batch: int
+
+    @staticmethod
+    def of(timings: Timings, batch: int, mode: str) -> Speed:
+        """From seconds of a batch."""
+        return Speed(
+            {name: batch / timing.median for name, timing in timings.items()},
+            {name: timing.spread for name, timing in timings.items()},
+            timings.ratio(TOKENIZER, MODEL).median,
+            timings.ratio(FULL, MODEL).median,
+            mode,
+            batch,
+        )
+
+
+def measure_speed(
+    model: nn.Module,
+    image_BCHW: Tensor,
+    num_tokens: int,
+    baselines: Mapping[str, nn.Module],
+    config: EvaluateConfig,
+) -> Speed:
+    """Times everything on the device of the images, warm.
+
+    Args:
+        model: a Quadformer; ``tokenize`` is its part before the blocks, ``vit`` what it wraps.
+        image_BCHW: normalised images; their content matters to adaptive baselines only.
+        num_tokens: patches of an image, of model and baselines.
+        baselines: models by name.
+        config: seconds, threads, precision and whether to compile.
+    """
+    device = str(image_BCHW.device)
+    on_gpu = device.startswith("cuda")
+    compiled = config.compile is True or (config.compile is None and on_gpu)
+
+    def subject(call: Callable[..., Any], **options: Any) -> Callable[[], Any]:
+        def run() -> Any:
+            with autocast(device, config.amp):
+                return call(image_BCHW, **options)
+
+        return run
+
+    whole: Any = model
+    subjects = {
+        MODEL: subject(model, num_tokens=num_tokens),
+        TOKENIZER: subject(whole.tokenize, num_tokens=num_tokens),
+        FULL: subject(whole.vit),
+        **{name: subject(other, num_tokens=num_tokens) for name, other in baselines.items()},
+    }
+    mode = "compiled" if compiled else "eager"
+    if compiled:  # every subject is a program of its own
+        torch._dynamo.config.recompile_limit = 64  # pyrefly: ignore[implicit-import]
+    options: dict[str, Any] = {} if on_gpu else {"threads": config.threads, "warmup": 1}
+    clock = clock_for(device, mode, **options)
+    timings = clock.compare(subjects, None if on_gpu else 1, max_seconds=config.seconds)
+    return Speed.of(timings, len(image_BCHW), mode)

@@ -1,0 +1,151 @@
+"""The stages of a ``quadformer_eval`` run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from adaptive.core.run import StageContext, atomic_write_json
+from adaptive.quadformer.config import SAME, QuadformerEvalConfig
+from adaptive.quadformer.data import ImageSet, load_images
+from adaptive.quadformer.evaluate.accuracy import accuracy
+from adaptive.quadformer.evaluate.speed import measure_speed
+from adaptive.quadformer.models import Normalise, Trained, build_model, load_trained
+
+CLASSES = 1000  # of a model without a checkpoint, as timm's weights have
+
+
+def measured_model(config: QuadformerEvalConfig) -> Trained:
+    """The Quadformer that is measured, on the CPU.
+
+    Raises:
+        UserError: there is none, or it is a baseline's.
+    """
+    if config.checkpoint is not None:
+        # A vanilla ViT's weights, trained as the baseline "uniform", may be given too.
+        return load_trained(
+            config.checkpoint, config.evaluate.weights, kind="quadformer", prior=config.prior
+        )
+    described = replace(
+        config.model, kind="quadformer", prior=config.prior or config.model.prior, settings={}
+    )
+    names = [str(number) for number in range(CLASSES)]
+    return Trained(build_model(described, CLASSES).eval(), described, names)
+
+
+def baseline_model(config: QuadformerEvalConfig, name: str) -> nn.Module:
+    """A baseline on weights of its own, or on those of the model, on the CPU."""
+    directory = config.baselines[name]
+    directory = config.checkpoint if directory == SAME else directory
+    if directory is not None:
+        return load_trained(directory, config.evaluate.weights, kind=name).model
+    return build_model(replace(config.model, kind=name, settings={}), CLASSES).eval()
+
+
+def identity(config: QuadformerEvalConfig) -> list[Any]:
+    """What decides the models: settings, and the weights that directories hold."""
+    names = {config.checkpoint, *config.baselines.values()} - {None, SAME}
+    files = [
+        [str(path), path.stat().st_size, path.stat().st_mtime_ns]
+        for name in sorted(map(str, names))
+        for path in sorted(Path(name).expanduser().rglob("*.safetensors"))
+    ]
+    return [config.checkpoint, config.model, config.prior, config.baselines, files]
+
+
+def measure_accuracy(config: QuadformerEvalConfig, context: StageContext) -> None:
+    """Accuracy of the model and of every baseline at the number of tokens."""
+    context.summary({"tokens": config.num_tokens, "accuracy": None})
+    if config.data.valid is None:
+        atomic_write_json(context.dir / "accuracy.json", {})
+        return
+    trained = measured_model(config)
+    images = load_images(
+        config.data,
+        "valid",
+        trained.config.size,
+        context.device,
+        classes=trained.classes,
+        track=lambda items, total: context.track(items, total, "decode", "image"),
+    )
+    found = {"": _accuracy(config, context, "model", trained.model, images)}
+    for name in config.baselines:
+        model = baseline_model(config, name)
+        found[f"baseline.{name}."] = _accuracy(config, context, name, model, images)
+    atomic_write_json(context.dir / "accuracy.json", found)
+    context.summary({f"{prefix}accuracy": value for prefix, value in found.items()})
+    _draw(config, context, trained, images)
+
+
+def measure(config: QuadformerEvalConfig, context: StageContext) -> None:
+    """GMAC and measured images/s, and how much of the FLOPs' promise is kept."""
+    trained = measured_model(config)
+    model: Any = trained.model.to(context.device)
+    full = model.gmacs(trained.config.full_grid)
+    gmacs = model.gmacs(config.num_tokens)
+    summary: dict[str, Any] = dict.fromkeys(("images_per_second", "realisation", "tokenizer_share"))
+    about: dict[str, Any] = {"gmacs": gmacs, "gmacs_full": full}
+    if config.evaluate.speed_batch:
+        baselines = {
+            name: baseline_model(config, name).to(context.device) for name in config.baselines
+        }
+        size = trained.config.size
+        image_BCHW = torch.rand(config.evaluate.speed_batch, 3, size, size, device=context.device)
+        image_BCHW = Normalise.of(model, context.device)(image_BCHW)
+        speed = measure_speed(model, image_BCHW, config.num_tokens, baselines, config.evaluate)
+        rates = speed.images_per_second
+        summary["images_per_second"] = rates["model"]
+        summary["realisation"] = speed.speedup / (full / gmacs)
+        summary["tokenizer_share"] = speed.tokenizer_share
+        summary |= {f"baseline.{name}.images_per_second": rates[name] for name in baselines}
+        about |= asdict(speed)
+    atomic_write_json(context.dir / "speed.json", about)
+    context.summary({"gmacs": gmacs, **summary})
+
+
+def read_stage(directory: Path, name: str) -> dict[str, Any]:
+    """What a stage wrote."""
+    return json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _accuracy(
+    config: QuadformerEvalConfig,
+    context: StageContext,
+    name: str,
+    model: nn.Module,
+    images: ImageSet,
+) -> float:
+    return accuracy(
+        model.to(context.device),
+        images,
+        config.num_tokens,
+        config.evaluate,
+        seed=config.seed,
+        track=lambda starts: context.track(starts, desc=f"accuracy of {name}", unit="batch"),
+    )
+
+
+def _draw(
+    config: QuadformerEvalConfig, context: StageContext, trained: Trained, images: ImageSet
+) -> None:
+    """Keeps some images, evenly spread over the set, and the patches that they were given."""
+    from safetensors.torch import save_file
+
+    count = min(config.evaluate.pictures, len(images))
+    if not count:
+        return
+    index_B = torch.linspace(0, len(images) - 1, count).long()
+    pixel_B3HW, _ = images.batch(index_B)
+    model: Any = trained.model
+    image_BCHW = Normalise.of(model, context.device)(pixel_B3HW.float() / 255)
+    with torch.no_grad():
+        box_BN3 = model.select(image_BCHW, config.num_tokens).boxes()
+    save_file(
+        {"pixel_B3HW": pixel_B3HW.cpu(), "box_BN3": box_BN3.cpu()},
+        context.dir / "pictures.safetensors",
+    )

@@ -1,0 +1,215 @@
+"""Models by their settings, and trained ones by their directory.
+
+A directory of a trained model holds ``model.json`` (settings and classes), ``model.safetensors``
+(weights of the last step) and ``ema.safetensors`` (averaged ones). Every model is called as
+``model(image_BCHW, num_tokens=N) -> logits_BK`` and has its ViT as the attribute ``vit``.
+
+Shapes: C channels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from adaptive.core.errors import UserError
+from adaptive.core.run import atomic_path, atomic_write_json
+from adaptive.quadformer.settings import ModelConfig
+
+ABOUT = "model.json"
+
+
+def wrapper(kind: str) -> Callable[..., nn.Module]:
+    """What makes a model of a ViT: ``quadformer`` or a baseline.
+
+    Raises:
+        UserError: an unknown kind.
+    """
+    if kind == "quadformer":
+        from adaptive.quadformer import Quadformer
+
+        return Quadformer
+    from adaptive.quadformer.baselines import BASELINES
+
+    return BASELINES[kind]
+
+
+def build_vit(config: ModelConfig, classes: int) -> nn.Module:
+    """The ViT of timm that the settings name, with the weights that they name.
+
+    Raises:
+        UserError: timm has no such ViT, or the weights are of another shape.
+    """
+    import timm
+
+    settings: dict[str, Any] = {
+        "num_classes": classes,
+        "img_size": config.size,
+        "patch_size": config.patch,
+        "drop_path_rate": config.drop_path,
+        **config.vit_settings,
+    }
+    try:
+        vit = timm.create_model(config.vit, pretrained=config.init == "timm", **settings)
+    except (RuntimeError, TypeError, OSError) as error:
+        raise UserError(
+            f"model.vit={config.vit}: timm cannot make it with {settings}: {error}"
+        ) from None
+    if config.init not in (None, "timm"):
+        _start_from(vit, Path(str(config.init)))
+    return vit
+
+
+def build_model(config: ModelConfig, classes: int) -> nn.Module:
+    """The model that the settings describe.
+
+    Raises:
+        UserError: see :func:`build_vit`; or settings that the wrapper does not have.
+    """
+    make = wrapper(config.kind)
+    vit = build_vit(config, classes)
+    try:
+        return make(vit, **config.wrapping())
+    except TypeError as error:
+        raise UserError(f"model.kind={config.kind} with {config.wrapping()}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with what is known of it.
+
+    Attributes:
+        model: in evaluation mode.
+        config: it was built from these settings.
+        classes: names of what it tells apart.
+    """
+
+    model: nn.Module
+    config: ModelConfig
+    classes: list[str]
+
+
+def save_trained(
+    directory: Path, config: ModelConfig, classes: list[str], weights: dict[str, nn.Module]
+) -> None:
+    """Writes a trained model.
+
+    Args:
+        directory: to write to.
+        config: of the model.
+        classes: names of what it tells apart.
+        weights: ``model`` and, where there is one, ``ema``.
+    """
+    for name, model in weights.items():
+        with atomic_path(directory / f"{name}.safetensors") as path:
+            save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, path)
+    atomic_write_json(directory / ABOUT, {"model": asdict(config), "classes": classes})
+
+
+def load_trained(
+    directory: str | Path,
+    weights: str = "ema",
+    *,
+    kind: str | None = None,
+    prior: str | None = None,
+) -> Trained:
+    """A model that a run of ``quadformer_train`` made, on the CPU in evaluation mode.
+
+    Args:
+        directory: of the run, or of the stage ``train`` in it.
+        weights: ``ema`` or ``model``; a model without averaged weights has the latter only.
+        kind: another wrapper to put the ViT's weights into.
+        prior: in place of the one that the model was trained with.
+
+    Raises:
+        UserError: there is no such model, or its weights do not fit.
+    """
+    home = Path(directory).expanduser()
+    if not (home / ABOUT).is_file():
+        home = home / "artifacts" / "train"
+    try:
+        about = json.loads((home / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(
+            f"checkpoint={directory}: there is no {ABOUT} in it or in its artifacts/train, name "
+            "the directory of a finished quadformer_train run"
+        ) from None
+    config = ModelConfig(**about["model"])
+    same = kind in (None, config.kind)
+    config = replace(
+        config,
+        init=None,  # its weights are known
+        kind=kind or config.kind,
+        prior=prior or config.prior,
+        settings=config.settings if same else {},
+    )
+    model = build_model(config, len(about["classes"]))
+    path = home / f"{weights}.safetensors"
+    state = load_file(path if path.is_file() else home / "model.safetensors")
+    if same:
+        _load(model, state, directory)
+    else:
+        vit: Any = model.vit
+        of_vit = {k.removeprefix("vit."): v for k, v in state.items() if k.startswith("vit.")}
+        _load(vit, of_vit, directory)
+    return Trained(model.eval(), config, about["classes"])
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """From images in [0, 1] to what a ViT was trained on.
+
+    Attributes:
+        mean_C11, std_C11: of the channels, on the images' device.
+    """
+
+    mean_C11: Tensor
+    std_C11: Tensor
+
+    @staticmethod
+    def of(model: nn.Module, device: str) -> Normalise:
+        """The normalisation that timm states for the model's ViT."""
+        from timm.data import resolve_model_data_config
+
+        data = resolve_model_data_config(model.vit)
+        mean, std = (torch.tensor(data[key], device=device) for key in ("mean", "std"))
+        return Normalise(mean[:, None, None], std[:, None, None])
+
+    def __call__(self, image_BCHW: Tensor) -> Tensor:
+        """Normalised images."""
+        return (image_BCHW - self.mean_C11) / self.std_C11
+
+    def undo(self, image_BCHW: Tensor) -> Tensor:
+        """The images in [0, 1] again."""
+        return image_BCHW * self.std_C11 + self.mean_C11
+
+
+def _start_from(vit: nn.Module, path: Path) -> None:
+    """Takes a ViT's weights from a file; the head stays as it is where the classes differ."""
+    from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+
+    if not path.is_file():
+        raise UserError(f"model.init={path}: there is no such file, name a .safetensors of a ViT")
+    state: dict[str, Tensor] = load_file(path)
+    if isinstance(vit, VisionTransformer):  # position table and patch embedding are resampled
+        state = dict(checkpoint_filter_fn(state, vit))
+    own = vit.state_dict()
+    head = [k for k in state if k.startswith("head.") and k in own]
+    if any(state[k].shape != own[k].shape for k in head):
+        state = {k: own[k] if k in head else v for k, v in state.items()}
+    _load(vit, state, path)
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], origin: str | Path) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the weights of {origin} do not fit the model: {reason}") from None

@@ -1,0 +1,83 @@
+"""Quadformer's tasks as stages of files.
+
+quadformer_train: images -> train -> budgets -> report
+quadformer_eval:  accuracy, speed -> report
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from adaptive.core.run import Stage, StageContext
+from adaptive.quadformer import models
+from adaptive.quadformer.config import QuadformerEvalConfig, QuadformerTrainConfig
+from adaptive.quadformer.data import open_source
+from adaptive.quadformer.evaluate import stages as evaluation
+from adaptive.quadformer.settings import ImageData
+from adaptive.quadformer.train import stages as training
+
+
+def train_stages(config: QuadformerTrainConfig) -> list[Stage]:
+    """The stages of a ``quadformer_train`` run, in order.
+
+    Raises:
+        UserError: images that are not there, or a kind of model that there is not.
+    """
+    models.wrapper(config.model.kind)
+    found = {split: _identity(config.data, split) for split in ("train", "valid")}
+    images = [found, config.model.size, config.data.train_maps]
+    return [
+        Stage("images", partial(training.decode_images, config), (), images),
+        Stage(
+            "train",
+            partial(training.train, config),
+            ("images",),
+            [config.model, config.augment, config.train],
+            parallel=True,
+        ),
+        Stage(
+            "budgets",
+            partial(training.measure_budgets, config),
+            ("images", "train"),
+            [config.evaluate],
+        ),
+        Stage("report", partial(_report_training, config), ("train", "budgets"), [config]),
+    ]
+
+
+def eval_stages(config: QuadformerEvalConfig) -> list[Stage]:
+    """The stages of a ``quadformer_eval`` run, in order.
+
+    Raises:
+        UserError: images or checkpoints that are not there, or an unknown baseline.
+    """
+    for name in config.baselines:
+        models.wrapper(name)
+    images = None if config.data.valid is None else _identity(config.data, "valid")
+    made_of = [evaluation.identity(config), config.num_tokens]
+    return [
+        Stage(
+            "accuracy",
+            partial(evaluation.measure_accuracy, config),
+            (),
+            [*made_of, images, config.evaluate],
+        ),
+        Stage("speed", partial(evaluation.measure, config), (), [*made_of, config.evaluate]),
+        Stage("report", partial(_report_evaluation, config), ("accuracy", "speed"), [config]),
+    ]
+
+
+def _identity(data: ImageData, split: str) -> object:
+    return open_source(getattr(data, split), data.root, getattr(data, f"{split}_split")).identity()
+
+
+def _report_training(config: QuadformerTrainConfig, context: StageContext) -> None:
+    from adaptive.quadformer.report import report_training
+
+    report_training(context, config)
+
+
+def _report_evaluation(config: QuadformerEvalConfig, context: StageContext) -> None:
+    from adaptive.quadformer.report import report_evaluation
+
+    report_evaluation(context, config)

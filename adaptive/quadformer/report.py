@@ -1,0 +1,116 @@
+"""The reports of Quadformer's runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from adaptive.core.report import Report, curves_plot, frontier_plot
+from adaptive.core.run import StageContext, to_plain
+from adaptive.quadformer.config import QuadformerEvalConfig, QuadformerTrainConfig
+from adaptive.quadformer.evaluate.stages import read_stage
+from adaptive.quadformer.mosaic import mosaic_plot
+
+Record = Mapping[str, Any]
+
+
+def report_training(context: StageContext, config: QuadformerTrainConfig) -> None:
+    """Writes the page of a ``quadformer_train`` run: budgets, curves, configuration."""
+    found = read_stage(context.input("budgets"), "accuracy")
+    history = [r for r in context.run.metrics.records() if r["stage"] == "train"]
+    model = config.model
+    report = Report(
+        config.name, f"{model.kind} of {model.vit}, patches of {model.patch} px at {model.size} px"
+    )
+    report.section("Accuracy by budget")
+    points = [(int(tokens), value) for tokens, value in found.items()]
+    report.figure(
+        frontier_plot(points, x="tokens", y="top-1 accuracy (%)"),
+        f"Top-1 accuracy on the validation set by number of tokens, weights: "
+        f"{config.evaluate.weights}",
+    )
+    report.table([{"tokens": n, "top-1 accuracy (%)": value} for n, value in points])
+    losses = {"training": [(r["step"], r["loss"]) for r in history if "loss" in r]}
+    report.section("Training")
+    report.figure(curves_plot(losses, y="loss (nats)"), "Loss on augmented, mixed batches")
+    report.figure(
+        curves_plot(accuracy_curves(history), y="top-1 accuracy (%)"),
+        "Validation in training, by number of tokens",
+    )
+    _configuration(report, config).save(context.dir / "report.html")
+
+
+def report_evaluation(context: StageContext, config: QuadformerEvalConfig) -> None:
+    """Writes the page of a ``quadformer_eval`` run: accuracy against speed, patches."""
+    found = read_stage(context.input("accuracy"), "accuracy")
+    speed = read_stage(context.input("speed"), "speed")
+    rates = speed.get("images_per_second", {})
+    report = Report(
+        config.name, f"{config.num_tokens} tokens, {config.checkpoint or config.model.vit}"
+    )
+    numbers = {"top-1 accuracy (%)": found.get(""), "images/s": rates.get("model")}
+    numbers |= {"GMAC": speed["gmacs"]}
+    report.numbers({key: value for key, value in numbers.items() if value is not None})
+    rows = comparison(config, found, rates)
+    points = [(row["images/s"], row["top-1 accuracy (%)"]) for row in rows]
+    report.section("Accuracy and speed").table(
+        rows,
+        f"Medians of rounds in turn, {speed['mode']}, batches of {speed['batch']}"
+        if rates
+        else "Speed was not measured",
+    )
+    if rates and found:
+        figure = frontier_plot(
+            points[:1],
+            x="images/s",
+            y="top-1 accuracy (%)",
+            others={row["model"]: [p] for row, p in zip(rows[1:], points[1:], strict=True)},
+        )
+        report.figure(figure, "Accuracy against measured speed: up and right is better")
+    if rates:
+        promised = speed["gmacs_full"] / speed["gmacs"]
+        report.text(
+            f"Of {promised:.2f}x fewer FLOPs than the full grid's, {speed['speedup']:.2f}x are "
+            f"measured: {speed['speedup'] / promised:.0%}. Prior, selection and embedding take "
+            f"{speed['tokenizer_share']:.1%} of the time."
+        )
+    pictures = context.input("accuracy") / "pictures.safetensors"
+    if pictures.is_file():
+        from safetensors.numpy import load_file
+
+        kept = load_file(pictures)
+        report.section("Patches").figure(
+            mosaic_plot(kept["pixel_B3HW"], kept["box_BN3"]),
+            f"Images of the validation set in {config.num_tokens} patches, each at the resolution "
+            "that the model sees",
+        )
+    _configuration(report, config).save(context.dir / "report.html")
+
+
+def comparison(
+    config: QuadformerEvalConfig, found: Mapping[str, float], rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """The model and its baselines: name, accuracy and images/s, None where not measured."""
+    rows = [("quadformer", "", "model")]
+    rows += [(name, f"baseline.{name}.", name) for name in config.baselines]
+    return [
+        {"model": title, "top-1 accuracy (%)": found.get(key), "images/s": rates.get(name)}
+        for title, key, name in rows
+    ]
+
+
+def accuracy_curves(history: Sequence[Record]) -> dict[str, list[tuple[int, float]]]:
+    """Accuracy in training: number of tokens to (step, percentage) pairs."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for record in history:
+        if "accuracy" in record:
+            point = (record["step"], record["accuracy"])
+            curves.setdefault(f"{record['tokens']} tokens", []).append(point)
+    return curves
+
+
+def _configuration(report: Report, config: Any) -> Report:
+    plain = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
+    return report.section("Configuration").code("config.yaml", plain)

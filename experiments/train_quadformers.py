@@ -1,0 +1,212 @@
+"""Many small ViTs side by side on one device: the quadtree's priors and parts, and the baselines.
+
+    python experiments/train_quadformers.py --dir runs/imagenette --at-once 6 --seconds 540
+    python experiments/train_quadformers.py --studies priors --seeds 0 -- train.epochs=150
+
+Each training is a run of the recipe ``quadformer_train`` in a directory and a process of its own.
+As soon as one is done its numbers are added to ``experiments/results/quadformer_trainings.json``.
+Stopped by ``--seconds`` or a signal, and started again, those that were cut short go on from their
+checkpoints. Trailing overrides go to every training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout without an install
+
+import adaptive  # noqa: E402
+from adaptive.core import UserError  # noqa: E402
+from adaptive.core.run import atomic_write_json, environment  # noqa: E402
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "quadformer_trainings.json"
+RECIPE = "quadformer_train"
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 15  # for a run to write its status after it was told to stop
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of the recipe.
+
+    Attributes:
+        study: which question it belongs to.
+        name: what is trained.
+        seed: of weights, order and augmentation.
+        overrides: what it changes of the recipe.
+    """
+
+    study: str
+    name: str
+    seed: int
+    overrides: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return f"{self.study}/{self.name}/{self.seed}"
+
+    def directory(self, root: Path) -> Path:
+        return root / self.study / f"{self.name}-{self.seed}"
+
+    def arguments(self, common: list[str]) -> list[str]:
+        """Overrides of the recipe; the training's own come last and win."""
+        return [*common, *self.overrides, f"seed={self.seed}"]
+
+
+STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
+    "main": {
+        "quadtree": (),
+        "uniform": ("model.kind=uniform",),
+        "vanilla": ("model.kind=uniform", "train.num_tokens=[]"),
+    },
+    "priors": {
+        "random": ("model.prior=random",),
+        "centre": ("model.prior=centre",),
+        "gain": ("model.prior=gain",),
+    },
+    "parts": {
+        "area_attention": ("model.area_attention=true",),
+        "detail": ("model.detail=true",),
+        "scale_embedding": ("model.scale_embedding=true",),
+        "distilled": ("train.distill.teacher=ema",),
+    },
+}
+SEEDS = (0, 1, 2)
+
+
+def trainings(studies: list[str], seeds: list[int]) -> Iterator[Training]:
+    """All trainings, a seed at a time, so that what is cut short has whole comparisons."""
+    for seed in seeds:
+        for study in studies:
+            for name, overrides in STUDIES[study].items():
+                yield Training(study, name, seed, overrides)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains what is missing; returns how many trainings are left."""
+    begun, common = time.monotonic(), list(arguments.overrides)
+    record = started(arguments.out, common, arguments.commit)
+    waiting = [
+        t for t in trainings(arguments.studies, arguments.seeds) if t.key not in record["trainings"]
+    ]
+    for training in waiting:  # mistakes are told before hours are spent
+        adaptive.load(RECIPE, *training.arguments(common))
+    running: dict[Training, subprocess.Popen[bytes]] = {}
+    failed: list[str] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < arguments.at_once:
+                training = waiting.pop(0)
+                running[training] = start(training, common, Path(arguments.dir))
+            time.sleep(POLL_SECONDS)
+            for training, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[training]
+                if process.returncode:
+                    failed.append(training.key)
+                    print(f"=== {training.key} failed: see its log.txt", flush=True)
+                    continue
+                record["trainings"][training.key] = result(training, common, arguments)
+                atomic_write_json(arguments.out, record)
+                print(f"=== {training.key} done", flush=True)
+            if arguments.seconds and time.monotonic() - begun > arguments.seconds:
+                break
+    finally:
+        stop(list(running.values()))
+    return len(waiting) + len(running) + len(failed)
+
+
+def start(training: Training, common: list[str], root: Path) -> subprocess.Popen[bytes]:
+    """Starts, or resumes, a training; what it prints is added to ``log.txt``."""
+    directory = training.directory(root)
+    directory.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "adaptive.run", f"+exp={RECIPE}"]
+    command += [*training.arguments(common), f"hydra.run.dir={directory}"]
+    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    with open(directory / "log.txt", "ab") as log:
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path.rstrip(":")}
+        )
+
+
+def stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Tells runs to stop and waits for them."""
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def result(training: Training, common: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a finished run says of itself."""
+    directory = training.directory(Path(arguments.dir))
+    about = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    return {
+        "overrides": training.arguments(common),
+        "date": datetime.date.today().isoformat(),
+        "commit": arguments.commit or (about.get("git") or {}).get("commit"),
+        "summary": json.loads((directory / "summary.json").read_text(encoding="utf-8")),
+    }
+
+
+def started(path: Path, common: list[str], commit: str | None) -> dict[str, Any]:
+    """The record of an earlier start, or a new one; not of other settings."""
+    command = " ".join(["python experiments/train_quadformers.py --", *common])
+    if path.is_file():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["command"] != command:
+            raise UserError(f"{path} is of `{record['command']}`: move it away, or give --out")
+        return record
+    about = environment(device=adaptive.load(RECIPE, *common).config.device)
+    return {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "commit": commit or (about.get("git") or {}).get("commit"),
+        "environment": about,
+        "trainings": {},
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--dir", default="runs/quadformers", help="of the runs")
+    parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--at-once", type=int, default=1, help="trainings that share the device")
+    parser.add_argument("--seconds", type=float, default=0.0, help="stop all after these")
+    parser.add_argument("--commit", help="what is trained, where there is no git")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("overrides", nargs="*", help="of every training")
+    arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        left = run(arguments)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted, nothing is lost: the same command goes on")
+    if left:
+        sys.exit(f"{left} trainings are not done: the same command goes on")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The script that trains many ViTs: trainings compose, resume, and stop in time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from adaptive.experiments import train_quadformers as script
+
+import adaptive
+
+ALL = list(script.trainings(list(script.STUDIES), list(script.SEEDS)))
+
+RUN = """
+import json, pathlib, sys, time
+directory = pathlib.Path(sys.argv[1])
+def write(name, value):
+    (directory / name).write_text(json.dumps(value))
+starts = directory / "starts"
+starts.write_text(starts.read_text() + "x" if starts.exists() else "x")
+if sys.argv[2] == "fails":
+    sys.exit(1)
+if sys.argv[2] == "slow" and len(starts.read_text()) == 1:
+    time.sleep(60)
+write("run.json", {"git": {"commit": "abc"}})
+write("summary.json", {"accuracy.64": 50.0})
+"""
+
+
+@pytest.mark.parametrize("training", [t for t in ALL if t.seed == 0], ids=lambda t: t.key)
+def test_every_training_is_a_run_of_the_recipe(training):
+    config = adaptive.load("quadformer_train", *training.arguments(["train.epochs=20"])).config
+    default = adaptive.load("quadformer_train", "train.epochs=20").config
+    assert config.train.epochs == 20
+    assert (config == default) == (training.key == "main/quadtree/0")
+
+
+def test_trainings_have_names_of_their_own_and_seeds_come_in_turn():
+    assert max(Counter(training.key for training in ALL).values()) == 1
+    assert [t.seed for t in ALL] == sorted(t.seed for t in ALL)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Trainings that are a few lines of Python; ``kind[name]`` says how one behaves."""
+    kind: dict[str, str] = {}
+    popen, live, most = script.subprocess.Popen, set(), []
+
+    def start(command, *arguments, **options):
+        if not str(command[-1]).startswith("hydra.run.dir="):  # git, of the environment
+            return popen(command, *arguments, **options)
+        directory = command[-1].removeprefix("hydra.run.dir=")
+        name = Path(directory).name.rpartition("-")[0]
+        process = popen([sys.executable, "-c", RUN, directory, kind.get(name, "")], **options)
+        live.add(process)
+        most.append(sum(one.poll() is None for one in live))
+        return process
+
+    monkeypatch.setattr(script.subprocess, "Popen", start)
+    monkeypatch.setattr(script, "POLL_SECONDS", 0.02)
+    yield kind, most
+    assert all(process.poll() is not None for process in live), "a training was left behind"
+
+
+def start(tmp_path, *more, studies="main"):
+    files = ["--dir", str(tmp_path / "runs"), "--out", str(tmp_path / "results.json")]
+    script.main([*files, "--studies", studies, "--seeds", "0", *more])
+    return json.loads((tmp_path / "results.json").read_text())
+
+
+def test_as_many_at_once_as_allowed_and_none_twice(tmp_path, runs):
+    record = start(tmp_path, "--at-once", "2")
+    assert set(record["trainings"]) == {f"main/{name}/0" for name in script.STUDIES["main"]}
+    (one, *_) = record["trainings"].values()
+    assert one["summary"] == {"accuracy.64": 50.0} and one["commit"] == "abc"
+    assert max(runs[1]) <= 2 and len(runs[1]) == 3
+    assert start(tmp_path) == record and len(runs[1]) == 3
+    with pytest.raises(SystemExit, match="is of .*move it away"):
+        start(tmp_path, "--", "train.epochs=20")
+
+
+def test_what_is_cut_short_goes_on(tmp_path, runs):
+    runs[0]["uniform"] = "slow"
+    with pytest.raises(SystemExit, match="1 trainings are not done: the same command goes on"):
+        start(tmp_path, "--at-once", "3", "--seconds", "2")
+    record = start(tmp_path)
+    assert len(record["trainings"]) == 3
+    starts = {d.name: (d / "starts").read_text() for d in (tmp_path / "runs" / "main").iterdir()}
+    assert starts == {"quadtree-0": "x", "uniform-0": "xx", "vanilla-0": "x"}
+
+
+def test_one_that_fails_does_not_stop_the_others(tmp_path, runs):
+    runs[0]["quadtree"] = "fails"
+    with pytest.raises(SystemExit, match="1 trainings are not done"):
+        start(tmp_path)
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert set(record["trainings"]) == {"main/uniform/0", "main/vanilla/0"}
+
+
+def test_mistakes_are_told_before_anything_starts(tmp_path, runs):
+    with pytest.raises(SystemExit, match="error: .*train.epocs"):
+        start(tmp_path, "--", "train.epocs=20")
+    assert not runs[1]
