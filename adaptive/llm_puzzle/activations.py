@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,8 @@ T = TypeVar("T")
 
 CGROUP = Path("/sys/fs/cgroup")
 PLACES = ("device", "host", "disk")
-SHARES = {"device": 0.3, "host": 0.5}
-"""Of the free memory that activations may take when the place is chosen for them."""
+SHARES = {"device": 0.3, "host": 0.5, "disk": 0.5}
+"""Of what is free there that activations may take."""
 
 
 def free_memory(device: torch.device) -> float:
@@ -83,6 +84,14 @@ class Store:
             if nbytes <= SHARES["device"] * free_memory(device):
                 place = "device"
         return Store(place, device, directory)
+
+    def room(self) -> float:
+        """Bytes that it may take beside what it has taken."""
+        if self.place == "disk":
+            free = float(shutil.disk_usage(self.directory or tempfile.gettempdir()).free)
+        else:
+            free = free_memory(self.device if self.place == "device" else torch.device("cpu"))
+        return SHARES[self.place] * free
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         """A tensor to be filled."""

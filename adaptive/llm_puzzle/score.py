@@ -35,11 +35,14 @@ from adaptive.llm_puzzle.reference import METRICS, Reference
 from adaptive.llm_puzzle.settings import ScoreConfig
 from adaptive.llm_puzzle.shapes import shape
 from adaptive.llm_puzzle.space import LayerSpace
+from adaptive.llm_puzzle.stream import StreamedLayers
 from adaptive.llm_puzzle.walk import (
     LayerActivations,
     Positions,
     Relay,
+    final_states,
     fused_run,
+    sweep,
     walk,
     worth_fusing,
 )
@@ -136,14 +139,18 @@ def score_library(
     files = [directory / f"layer_{layer:03d}.json" for layer in range(len(space))]
     # All walk, or none does: who waits for activations that nobody sends waits for ever.
     if ranks.sum(float(sum(not files[layer].is_file() for layer in relay.own))):
-        final_NTH = None if parent is None else final_states(parent, rows, batch)
+        final_NTH = None
+        if parent is not None:
+            final_NTH = torch.cat(list(final_states(parent, rows.ids_NT.split(batch))))
         walking = walk(model, rows, batch, store, relay)
         begun = time.perf_counter()
         for activations in track(walking, len(relay.own)):
             file, options = files[activations.index], space[activations.index]
             if not file.is_file():
                 only = None if reduced is None else reduced[activations.index]
-                layer = _LayerScorer(model, activations, options, library, parent or model, only)
+                layer = _LayerScorer(
+                    model, activations, options, library, parent or model, only, store
+                )
                 atomic_write_json(file, layer(rows, config, batch, final_NTH).to_json())
                 if speed:
                     speed.add(layer.replacements(config), time.perf_counter() - begun)
@@ -180,13 +187,6 @@ def replacements(space: Sequence[LayerSpace], granularity: str) -> int:
     return sum(len(pairs_of(options, (0, 0), granularity)) for options in space)
 
 
-@torch.no_grad()
-def final_states(model: PuzzleForCausalLM, rows: Rows, batch: int) -> torch.Tensor:
-    """Last hidden states of all rows, normed, [N, T, H]."""
-    parts = rows.ids_NT.split(batch)
-    return torch.cat([model.model(ids, use_cache=False).last_hidden_state for ids in parts])
-
-
 @torch.inference_mode()
 def compare(
     parent: PuzzleForCausalLM, child: PuzzleForCausalLM, rows: Rows, batch_tokens: int
@@ -200,10 +200,11 @@ def compare(
         batch_tokens: tokens at once.
     """
     sums, counts = dict.fromkeys(METRICS, 0.0), dict.fromkeys(METRICS, 0)
-    for part in rows.token_batches(batch_tokens):
-        finals = (final_states(model, part, len(part)) for model in (parent, child))
-        reference = Reference(parent, next(finals), part)
-        for name, value in reference.compare(next(finals)[None]).items():
+    parts = list(rows.token_batches(batch_tokens))
+    finals = (final_states(model, [part.ids_NT for part in parts]) for model in (parent, child))
+    for part, parent_BTH, child_BTH in zip(parts, *finals, strict=True):
+        reference = Reference(parent, parent_BTH, part)
+        for name, value in reference.compare(child_BTH[None]).items():
             sums[name] += value.item()
             counts[name] += reference.counts[name]
     return {name: sums[name] / counts[name] for name in METRICS}
@@ -220,8 +221,10 @@ class _LayerScorer:
         library: Library,
         parent: PuzzleForCausalLM,
         reduced: Sequence[BlockOption] | None = None,
+        store: Store | None = None,
     ):
         self.model, self.at, self.options = model, activations, options
+        self.store = store or Store("device", model.device)
         self.fused = worth_fusing(model)
         self.own = options.index(BlockOption.from_config(model.config.blocks[activations.index]))
         # The parent's masks, since a child may lack the sliding window that an option has.
@@ -262,31 +265,40 @@ class _LayerScorer:
         sums = {name: torch.zeros(len(pairs), **options) for name in METRICS}
         counts = dict.fromkeys(METRICS, 0)
         # A layer that is not searched has no pairs, and nothing to run.
-        for index in torch.arange(len(rows)).split(batch) if pairs else ():
-            part = self.at.rows(index, int(rows.lengths_N[index].max()))
-            part_rows = rows.select(index)
-            own_BTH = self._suffix(part.y_NTH)
-            final_BTH = own_BTH if final_NTH is None else final_NTH[index, : own_BTH.shape[1]]
-            reference = Reference(
-                self.model, final_BTH, part_rows, config.top_k, compiled=self.fused
-            )
-            base = {} if final_NTH is None else reference.compare(own_BTH[None])
-            counts = {name: counts[name] + n for name, n in reference.counts.items()}
-            chunk = max(1, config.batch_tokens // part.mask_NT.numel())
-            for chosen in torch.arange(len(pairs)).split(chunk):
-                out_CBTH = self._outputs(part, [pairs[i] for i in chosen])
-                final_CBTH = self._suffix(out_CBTH.flatten(0, 1)).unflatten(0, out_CBTH.shape[:2])
-                for name, value_C in reference.compare(final_CBTH).items():
-                    sums[name][chosen[0] : chosen[-1] + 1] += value_C - base.get(name, 0.0)
+        for indices in self._groups(rows, batch, len(pairs)) if pairs else ():
+            lengths = [int(rows.lengths_N[index].max()) for index in indices]
+            chunks = [
+                torch.arange(len(pairs)).split(max(1, config.batch_tokens // (len(i) * length)))
+                for i, length in zip(indices, lengths, strict=True)
+            ]
+            finals = self._finals(indices, lengths, chunks, pairs)
+            for index, index_chunks in zip(indices, chunks, strict=True):
+                own_BTH = next(finals)
+                final_BTH = own_BTH if final_NTH is None else final_NTH[index, : own_BTH.shape[1]]
+                reference = Reference(
+                    self.model, final_BTH, rows.select(index), config.top_k, compiled=self.fused
+                )
+                base = {} if final_NTH is None else reference.compare(own_BTH[None])
+                counts = {name: counts[name] + n for name, n in reference.counts.items()}
+                for chosen in index_chunks:
+                    final_CBTH = next(finals).unflatten(0, (len(chosen), len(index)))
+                    for name, value_C in reference.compare(final_CBTH).items():
+                        sums[name][chosen[0] : chosen[-1] + 1] += value_C - base.get(name, 0.0)
+        averages = {name: (sums[name] / counts[name]).cpu().numpy() for name in METRICS}
+        return self._tables(pairs, averages, config.granularity)
+
+    def _tables(
+        self, pairs: list[tuple[int, int]], values: dict[str, np.ndarray], granularity: str
+    ) -> LayerScores:
+        """The scores of all pairs of options, from those that were measured."""
         tables = {}
         for name in METRICS:
             size = (len(self.options.attention), len(self.options.ffn))
             table = np.full(size, 0.0 if self.reduced is None else np.nan)
             table[self.own] = 0.0
-            measured = (sums[name] / counts[name]).cpu().numpy()
-            for (a, f), value in zip(pairs, measured, strict=True):
+            for (a, f), value in zip(pairs, values[name], strict=True):
                 table[a, f] = value
-            if config.granularity == "subblock" and self.reduced is None:
+            if granularity == "subblock" and self.reduced is None:
                 a, f = self.own
                 table = table[:, f, None] + table[None, a, :]
             tables[name] = np.where(np.isfinite(table), table, np.nan)
@@ -309,12 +321,36 @@ class _LayerScorer:
             ]
         )
 
-    def _suffix(self, x_BTH: torch.Tensor) -> torch.Tensor:
-        """Last hidden states, normed, from the output of this layer."""
+    def _groups(self, rows: Rows, batch: int, pairs: int) -> list[tuple[torch.Tensor, ...]]:
+        """Batches of rows, and those that go through the later layers together: one, or of a parent
+        that is read from disk as many as have room with all their pairs."""
+        indices = torch.arange(len(rows)).split(batch)
+        together = 1
+        if isinstance(self.model.model.layers, StreamedLayers):
+            nbytes = (1 + pairs) * self.at.y_NTH[:batch].nbytes
+            together = max(1, int(self.store.room() / nbytes))
+        return [indices[i : i + together] for i in range(0, len(indices), together)]
+
+    def _finals(
+        self,
+        indices: Sequence[torch.Tensor],
+        lengths: Sequence[int],
+        chunks: Sequence[Sequence[torch.Tensor]],
+        pairs: list[tuple[int, int]],
+    ) -> Iterator[torch.Tensor]:
+        """Last hidden states, normed: of each batch of rows the model's own [B, T, H], then those
+        of every chunk of pairs [C * B, T, H]."""
+
+        def states() -> Iterator[torch.Tensor]:
+            for index, length, index_chunks in zip(indices, lengths, chunks, strict=True):
+                part = self.at.rows(index, length)
+                yield part.y_NTH
+                for chosen in index_chunks:
+                    yield self._outputs(part, [pairs[i] for i in chosen]).flatten(0, 1)
+
         run = fused_run() if self.fused else Positions.run
-        for layer in self.model.model.layers[self.at.index + 1 :]:
-            x_BTH = run(self.positions, layer, x_BTH)
-        return self.model.model.norm(x_BTH)
+        first = self.at.index + 1
+        return sweep(self.model, first, states(), self.store, self.positions, run)
 
 
 def pairs_of(options: LayerSpace, own: tuple[int, int], granularity: str) -> list[tuple[int, int]]:

@@ -2,7 +2,8 @@
 
 Puzzle looks at a parent layer by layer, many times over and always in order. So a few layers on the
 device are enough: while one computes, a thread reads the next. A walk over all rows reads each
-layer once; scoring reads all layers behind the one that is scored for every batch of rows.
+layer once; scoring reads all layers behind the one that is scored once for all its variants, as far
+as there is room for their activations.
 """
 
 from __future__ import annotations

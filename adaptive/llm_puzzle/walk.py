@@ -10,7 +10,7 @@ Shapes: N rows, B rows of a batch, T tokens, H hidden size.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,8 +64,12 @@ class Positions:
         return mask[..., :length, :length].expand(len(x_BTH), -1, -1, -1)
 
 
+Run = Callable[[Positions, PuzzleLayer, torch.Tensor], torch.Tensor]
+"""How a layer is computed from the states that enter it."""
+
+
 @functools.cache
-def fused_run() -> Callable[[Positions, PuzzleLayer, torch.Tensor], torch.Tensor]:
+def fused_run() -> Run:
     """``Positions.run`` with its elementwise work fused: one program for all layers of a shape."""
     return torch.compile(Positions.run, dynamic=True)
 
@@ -231,6 +235,60 @@ def walk(
             y_NTH[part] = layer.feed(mid_BTH)
         yield LayerActivations(index, layer, device, x_NTH, mid_NTH, y_NTH, mask_NT)
         x_NTH = y_NTH
+
+
+@torch.no_grad()
+def sweep(
+    model: PuzzleForCausalLM,
+    first: int,
+    states: Iterable[torch.Tensor],
+    store: Store,
+    positions: Positions,
+    run: Run = Positions.run,
+) -> Iterator[torch.Tensor]:
+    """Last hidden states, normed, of batches of hidden states that enter a layer.
+
+    They pass one at a time, and nothing is kept of them. Of a parent that is read from disk each
+    layer is read once for all of them, which wait for it in the store.
+
+    Args:
+        model: whose layers they pass.
+        first: the layer that they enter.
+        states: [B, T, H] each, on the model's device.
+        store: where they wait.
+        positions: of T tokens or more.
+        run: how a layer is computed.
+    """
+    layers = model.model.layers
+    if not isinstance(layers, StreamedLayers):
+        for x_BTH in states:
+            for layer in layers[first:]:
+                x_BTH = run(positions, layer, x_BTH)
+            yield model.model.norm(x_BTH)
+        return
+    waiting = []
+    for x_BTH in states:
+        waiting.append(store.empty(x_BTH.shape, x_BTH.dtype))
+        waiting[-1].copy_(x_BTH)
+    for layer in layers[first:]:
+        for x_BTH in waiting:
+            x_BTH.copy_(run(positions, layer, x_BTH.to(model.device)))
+    for x_BTH in waiting:
+        yield model.model.norm(x_BTH.to(model.device))
+
+
+@torch.no_grad()
+def final_states(model: PuzzleForCausalLM, ids: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Last hidden states, normed, of batches of token ids [B, T], in order, [B, T, H] each."""
+    if not isinstance(model.model.layers, StreamedLayers):
+        for ids_BT in ids:
+            yield model.model(ids_BT, use_cache=False).last_hidden_state
+        return
+    width = model.config.hidden_size * model.dtype.itemsize
+    store = Store.choose("auto", sum(ids_BT.numel() for ids_BT in ids) * width, model.device)
+    longest_1TH = model.model.embed_tokens(max(ids, key=lambda ids_BT: ids_BT.shape[1])[:1])
+    states = (model.model.embed_tokens(ids_BT) for ids_BT in ids)
+    yield from sweep(model, 0, states, store, Positions.of(model, longest_1TH))
 
 
 def walk_bytes(model: PuzzleForCausalLM, rows: Rows, layers: int = 1) -> float:

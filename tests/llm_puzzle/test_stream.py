@@ -7,6 +7,7 @@ import shutil
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +17,14 @@ from tiny_puzzle import SHAPE
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from adaptive.core.errors import UserError
+from adaptive.llm_puzzle.activations import Store
+from adaptive.llm_puzzle.distill import build_variants
+from adaptive.llm_puzzle.evaluate.quality import evaluate
+from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.parent import Parent, load_parent
+from adaptive.llm_puzzle.score import score_library
+from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SpaceConfig
+from adaptive.llm_puzzle.space import search_space
 from adaptive.llm_puzzle.stream import LEAST, StreamedLayers
 
 DEPTH = 7
@@ -146,3 +154,46 @@ def test_layers_read_during_an_evaluation_can_be_trained_through(deep_dir):
     x = torch.randn(3, 32, requires_grad=True)
     layer.feed(x).sum().backward()
     assert x.grad is not None
+
+
+def counted(layers, monkeypatch) -> list[int]:
+    """Indices of streamed layers, as they are read."""
+    reads: list[int] = []
+    read = layers._read
+    monkeypatch.setattr(layers, "_read", lambda index: reads.append(index) or read(index))
+    return reads
+
+
+def test_an_evaluation_reads_every_layer_once_however_many_batches(deep_dir, rows, monkeypatch):
+    whole, part = load(deep_dir, None).model, load(deep_dir, LEAST).model
+    reads = counted(part.model.layers, monkeypatch)
+    assert len(list(rows.token_batches(60))) > 3
+    found, wanted = evaluate(part, rows, 60, whole), evaluate(whole, rows, 60, part)
+    assert found == wanted and found.kl == 0 and found.top1 == 1
+    # Once for each of the two evaluations; the layer after the last may be on its way.
+    assert set(reads) == {*range(DEPTH)} and len(reads) <= 2 * (DEPTH + 1)
+
+
+@pytest.mark.parametrize("room", [0.0, 3e4, 1e9])
+def test_scores_of_a_streamed_parent(deep_dir, rows, tmp_path, monkeypatch, room):
+    whole, part = load(deep_dir, None), load(deep_dir, LEAST)
+    space = search_space(SpaceConfig(kv_heads=[1], ffn_fractions=[0.5]), whole.blocks)
+    library = Library(tmp_path / "library")
+    variants = [layer.variants for layer in space]
+    untrained = DistillConfig(init="paper", tokens=0)
+    build_variants(whole.model, variants, rows, untrained, library, seed=0, batch_size=8)
+    monkeypatch.setattr(Store, "room", lambda store: room)
+    reads = counted(part.model.model.layers, monkeypatch)
+    config = ScoreConfig(batch_tokens=100)  # many batches of rows, each of many chunks of pairs
+    found, wanted = (
+        score_library(parent.model, space, library, rows, config, tmp_path / name)
+        for name, parent in (("part", part), ("whole", whole))
+    )
+    for ours, theirs in zip(found, wanted, strict=True):
+        for name, values_AF in ours.values_AF.items():
+            assert np.array_equal(values_AF, theirs.values_AF[name])
+    behind = DEPTH * (DEPTH + 1) // 2  # each layer, and all those behind it
+    if room == 1e9:
+        assert len(reads) <= behind + 2 * DEPTH  # and what was on its way
+    else:
+        assert len(reads) > 2 * behind

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 
@@ -16,6 +17,7 @@ from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.head import log_probabilities, spans
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.score import kl_divergence
+from adaptive.llm_puzzle.walk import final_states
 
 CHOICES = (1, 5, 10)  # k of the agreement
 
@@ -83,11 +85,14 @@ def token_scores(
         batch_tokens: tokens in one forward pass, padding included; one row at least.
         parent: to compare with; ``None`` where the model is the parent.
     """
-    for batch in rows.token_batches(batch_tokens):
+    batches = list(rows.token_batches(batch_tokens))
+    ids = [batch.ids_NT for batch in batches]
+    theirs = repeat(None) if parent is None else final_states(parent, ids)
+    for batch, ours_BTH, theirs_BTH in zip(batches, final_states(model, ids), theirs, strict=False):
         where_BT = batch.predicted_NT
         target_P = batch.ids_NT[:, 1:][where_BT[:, :-1]]
-        ours_PH = _hidden(model, batch)[where_BT]
-        theirs_PH = ours_PH if parent is None else _hidden(parent, batch)[where_BT]
+        ours_PH = ours_BTH[where_BT]
+        theirs_PH = ours_PH if theirs_BTH is None else theirs_BTH[where_BT]
         found = [
             _compared(
                 ours_PH[part],
@@ -100,10 +105,6 @@ def token_scores(
         ]
         columns = [torch.cat(column) for column in zip(*found, strict=True)]
         yield TokenScores(where_BT.nonzero()[:, 1] + 1, *columns)
-
-
-def _hidden(model: PuzzleForCausalLM, batch: Rows) -> torch.Tensor:
-    return model.model(batch.ids_NT, use_cache=False).last_hidden_state
 
 
 def _compared(
