@@ -29,6 +29,11 @@ def log_probabilities(x_CH: torch.Tensor, weight_VH: torch.Tensor) -> torch.Tens
     return logits_CV.to(wide).log_softmax(-1)
 
 
+def kl_divergence(logp_CV: torch.Tensor, logq_CV: torch.Tensor) -> torch.Tensor:
+    """KL(p || q) of each token in nats, [C], from log-probabilities."""
+    return (logp_CV.exp() * (logp_CV - logq_CV)).sum(-1)
+
+
 def spans(tokens: int, vocab: int, chunk: int | None = None) -> Iterator[slice]:
     """Consecutive chunks of M tokens; ``chunk`` overrides their size."""
     size = chunk or chunk_tokens(vocab)

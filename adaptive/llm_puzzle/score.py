@@ -367,11 +367,6 @@ def pairs_of(options: LayerSpace, own: tuple[int, int], granularity: str) -> lis
     return [pair for pair in every if pair != own]
 
 
-def kl_divergence(logp_MV: torch.Tensor, logq_MV: torch.Tensor) -> torch.Tensor:
-    """KL(p || q) of each token in nats, [M], from log-probabilities."""
-    return (logp_MV.exp() * (logp_MV - logq_MV)).sum(-1)
-
-
 @dataclass(frozen=True)
 class Inversion:
     """A cheaper option of a ladder that scores better than a dearer one."""

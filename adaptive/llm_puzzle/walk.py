@@ -259,10 +259,10 @@ def sweep(
         positions: of T tokens or more.
         run: how a layer is computed.
     """
-    layers = model.model.layers
-    if not isinstance(layers, StreamedLayers):
+    read_from_disk = isinstance(model.model.layers, StreamedLayers)
+    if not read_from_disk:
         for x_BTH in states:
-            for layer in layers[first:]:
+            for layer in model.model.layers[first:]:
                 x_BTH = run(positions, layer, x_BTH)
             yield model.model.norm(x_BTH)
         return
@@ -270,7 +270,7 @@ def sweep(
     for x_BTH in states:
         waiting.append(store.empty(x_BTH.shape, x_BTH.dtype))
         waiting[-1].copy_(x_BTH)
-    for layer in layers[first:]:
+    for layer in model.model.layers[first:]:
         for x_BTH in waiting:
             x_BTH.copy_(run(positions, layer, x_BTH.to(model.device)))
     for x_BTH in waiting:

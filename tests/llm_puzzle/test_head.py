@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from adaptive.llm_puzzle.head import CHUNK_LOGITS, chunk_tokens, head_losses, spans
+from adaptive.llm_puzzle.head import CHUNK_LOGITS, chunk_tokens, head_losses, kl_divergence, spans
 
 M, H, V = 37, 12, 101
 
@@ -98,3 +100,10 @@ def test_chunks_stay_below_the_budget_and_cover_all(vocab):
     parts = list(spans(1000, vocab))
     assert [i for part in parts for i in range(1000)[part]] == list(range(1000))
     assert all(part.stop - part.start <= size for part in parts)
+
+
+def test_kl_divergence_by_hand():
+    p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.9, 0.1]])
+    wanted = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
+    assert kl_divergence(p.log(), q.log()).item() == pytest.approx(wanted)
+    assert kl_divergence(p.log(), p.log()).item() == 0

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptive.llm_puzzle import head
+from adaptive.llm_puzzle.head import kl_divergence
 from adaptive.llm_puzzle.reference import METRICS, Reference, sums
-from adaptive.llm_puzzle.score import kl_divergence
 
 
 def plain(model, ours_BTH, theirs_BTH, rows) -> dict[str, float]:

@@ -14,9 +14,8 @@ from itertools import repeat
 import torch
 
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.head import log_probabilities, spans
+from adaptive.llm_puzzle.head import kl_divergence, log_probabilities, spans
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
-from adaptive.llm_puzzle.score import kl_divergence
 from adaptive.llm_puzzle.walk import final_states
 
 CHOICES = (1, 5, 10)  # k of the agreement
