@@ -26,8 +26,8 @@ $(STAMP): setup.cfg pyproject.toml
 demo: $(STAMP) ## Puzzle on a small language model: minutes on two CPU cores
 	$(BIN)/python -m adaptive.run +exp=puzzle_tiny $(ARGS)
 
-test: $(STAMP) ## the quick tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## the quick tests, a worker a core (at most 4; ARGS='-n 0' for none)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 test-all: $(STAMP) ## the slow tests too
 	$(BIN)/python -m pytest -m 'not gpu' $(ARGS)

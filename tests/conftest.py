@@ -15,6 +15,10 @@ from jaxtyping import config, install_import_hook
 # As the command line does, and before anything imports torch: see adaptive/run.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Workers share the cores, so each computes with one.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # OR-tools imports absl, whose log handler keeps the stderr of that moment: a file of pytest's.
 # When Hydra sets up logging it closes all handlers; this one closes any stream but the real one.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__

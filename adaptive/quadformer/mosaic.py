@@ -23,7 +23,7 @@ COLUMNS = 4
 @house_style
 def mosaic_plot(
     pixel_B3HW: UInt8[np.ndarray, "B 3 H W"],
-    box_BN3: Sequence[Int[np.ndarray, "N 3"]] | Int[np.ndarray, "B N 3"],
+    box_BN3: Sequence[Int[np.ndarray, "_ 3"]] | Int[np.ndarray, "B _ 3"],
     titles: Sequence[str] = (),
 ) -> Figure:
     """Images as a quadtree model sees them: coarse patches in their few pixels, with borders.
