@@ -186,6 +186,10 @@ class EvaluateConfig:
     # share of the side by which the window that is shown, as much smaller, is moved from the centre
     # towards a random corner: objects off the centre
     shift: float = 0.0
+    # the images of a batch share their tokens, those with more to show get more; of a quadformer
+    # whose prior scores images alike
+    shared: bool = False
+    floor: int | None = None  # least tokens of an image that shares; null: its coarsest patches
     pictures: int = 8  # images whose patches the report draws
 
     def validate(self) -> None:
@@ -196,6 +200,11 @@ class EvaluateConfig:
         not_negative("evaluate", self, "speed_batch", "pictures")
         if not 0 <= self.shift < 1:
             raise UserError(f"evaluate.shift={self.shift} must lie in 0 to 1, 1 excluded")
+        if self.floor is not None and not self.shared:
+            raise UserError(
+                f"evaluate.floor={self.floor} is of images that share tokens: set "
+                "evaluate.shared=true, or evaluate.floor=null"
+            )
 
 
 def positive(prefix: str, settings: Any, *names: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_images import CLASSES, SIZE, make_images
+from tiny_images import CLASSES, SIZE, VIT, make_images
 from torch import nn
 
+from adaptive.core.errors import UserError
 from adaptive.quadformer.evaluate import accuracy
-from adaptive.quadformer.settings import EvaluateConfig
+from adaptive.quadformer.models import build_model
+from adaptive.quadformer.settings import EvaluateConfig, ModelConfig
 
 
 class Brightest(nn.Module):
@@ -64,3 +66,25 @@ def test_an_object_in_a_corner_is_moved_towards_the_middle():
     moved = accuracy(Brightest(centre=True), images, 7, EvaluateConfig(shift=0.5))
     # Black is called the first class; one corner of four shows the colour.
     assert still == pytest.approx(100 / 3) and still + 5 < moved < 90
+
+
+@pytest.mark.parametrize(("floor", "least"), [(None, 1), (7, 7)])
+def test_images_that_share_tokens_get_them_where_there_is_something_to_see(floor, least):
+    images, seen = make_images(24), []
+    images.pixels[:12] = 128  # nothing
+    model = build_model(ModelConfig(**VIT, prior="gain"), len(CLASSES))
+    model.register_forward_hook(
+        lambda _module, _images, options, _logits: seen.append(options["leaves"].lengths_B),
+        with_kwargs=True,
+    )
+    accuracy(model, images, 10, EvaluateConfig(batch=24, shared=True, floor=floor))
+    assert seen[0].sum() == 240
+    assert sorted(seen[0].tolist())[:12] == [least] * 12
+    accuracy(model, images, 10, EvaluateConfig(batch=8, shared=True), seed=1)
+    assert [lengths_B.sum() for lengths_B in seen[1:]] == [80] * 3
+    assert all(lengths_B.max() > lengths_B.min() for lengths_B in seen[1:])  # all sorts in each
+
+
+def test_only_models_with_a_prior_share():
+    with pytest.raises(UserError, match="shared=true needs a model with a prior, and Brightest"):
+        accuracy(Brightest(), make_images(3), 10, EvaluateConfig(shared=True))
