@@ -33,7 +33,7 @@ from adaptive.core.errors import UserError
         ("train.distill.temperature=0", "train.distill.temperature=0.0 must be above 0"),
         ("evaluate.weights=best", "evaluate.weights='best': choose ema or model"),
         ("evaluate.shift=1", "evaluate.shift=1.0 must lie in 0 to 1, 1 excluded"),
-        ("evaluate.floor=16", "evaluate.floor=16 is of images that share tokens: set evaluate.shar"),
+        ("evaluate.floor=16", "evaluate.floor=16 is of images that share tokens: set evaluate"),
     ],
 )
 def test_mistakes_in_training_are_told(override, words):
