@@ -77,6 +77,10 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
         "centre": ("model.prior=centre",),
         "gain": ("model.prior=gain",),
     },
+    "baselines": {
+        "tome": ("model.kind=tome",),
+        "entropy": ("model.kind=entropy",),
+    },
     "parts": {
         "area_attention": ("model.area_attention=true",),
         "detail": ("model.detail=true",),
