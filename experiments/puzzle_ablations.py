@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import sys
 import time
@@ -28,6 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout witho
 
 # Installed as a part of adaptive, which the type checker does not know.
 from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
+from adaptive.experiments.records import (  # noqa: E402 # pyrefly: ignore[missing-import]
+    commit_of,
+    read,
+    started,
+)
 
 import adaptive  # noqa: E402
 from adaptive.core import InfeasibleError, UserError  # noqa: E402
@@ -124,10 +128,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs what is missing, and writes after each cell."""
     begun = time.perf_counter()
     common = list(arguments.overrides)
-    about = environment(device=adaptive.load(arguments.recipe, *common).config.device)
-    record = _started(arguments, common, about)
-    tokens = adaptive.load(arguments.recipe, *common).config.distill.tokens  # type: ignore[attr-defined]
-    for cell in cells(tokens):
+    config: Any = adaptive.load(arguments.recipe, *common).config
+    command = "python experiments/puzzle_ablations.py run --recipe"
+    command = " ".join([command, arguments.recipe, *common])
+    record = started(arguments.out, command, config.device, arguments.commit, "cells")
+    about = environment(device=config.device)
+    for cell in cells(config.distill.tokens):
         if cell.study not in arguments.studies or cell.seed not in arguments.seeds:
             continue
         if cell.key in record["cells"]:
@@ -135,7 +141,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.seconds and time.perf_counter() - begun > arguments.seconds:
             sys.exit(f"stopped after {arguments.seconds:g} s, before {cell.key}: run it again")
         directory = Path(arguments.dir) / f"{cell.library}-{cell.seed}"
-        started = time.perf_counter()
+        launched = time.perf_counter()
         try:
             summary = (
                 adaptive.load(arguments.recipe, *common, *cell.arguments()).run(directory).summary
@@ -143,11 +149,11 @@ def run(arguments: argparse.Namespace) -> None:
         except InfeasibleError as error:
             # A budget out of a space's reach is a result; anything else stops the script.
             summary = {"error": str(error)}
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - launched
         record["cells"][cell.key] = {
             "overrides": cell.arguments(),
             "date": datetime.date.today().isoformat(),
-            "commit": _commit(arguments, about),
+            "commit": commit_of(about, arguments.commit),
             "seconds": round(seconds, 1),
             "summary": {key: value for key, value in summary.items() if _kept(key)},
         }
@@ -160,35 +166,6 @@ KEPT = ("child.", "baseline.", "parent.", "speedup.", "library.loss", "additivit
 
 def _kept(key: str) -> bool:
     return key.startswith(KEPT) or key in ("scores.repaired", "rounds", "search.status")
-
-
-def _commit(arguments: argparse.Namespace, about: dict[str, Any]) -> str | None:
-    return arguments.commit or (about.get("git") or {}).get("commit")
-
-
-def _started(
-    arguments: argparse.Namespace, common: list[str], about: dict[str, Any]
-) -> dict[str, Any]:
-    """The record of an earlier start, or a new one; not of another recipe or device."""
-    command = " ".join(
-        ["python experiments/puzzle_ablations.py run --recipe", arguments.recipe, *common]
-    )
-    if arguments.out.is_file():
-        record = json.loads(arguments.out.read_text(encoding="utf-8"))
-        if record["command"] != command:
-            sys.exit(
-                f"error: {arguments.out} is of `{record['command']}`: move it away, or give --out"
-            )
-        if record["environment"].get("device") != about.get("device"):
-            sys.exit(f"error: {arguments.out} is of another device: move it away, or give --out")
-        return record
-    return {
-        "command": command,
-        "date": datetime.date.today().isoformat(),
-        "commit": _commit(arguments, about),
-        "environment": about,
-        "cells": {},
-    }
 
 
 # --- the page ---
@@ -368,13 +345,6 @@ def page(record: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--results: cannot read {path}: {error}") from None
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     verbs = parser.add_subparsers(dest="what", required=True)
@@ -395,7 +365,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.what == "run":
             run(arguments)
             return
-        record = _read(arguments.results)
+        record = read(arguments.results)
     except UserError as error:
         sys.exit(f"error: {error}")
     atomic_write_text(arguments.out, page(record))

@@ -17,8 +17,6 @@ place of the one that the model was trained with.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -31,10 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout witho
 
 # Installed as a part of adaptive, which the type checker does not know.
 from adaptive.experiments import train_quadformers as trainings  # noqa: E402 # pyrefly: ignore[missing-import]
+from adaptive.experiments.records import started  # noqa: E402 # pyrefly: ignore[missing-import]
 
 import adaptive  # noqa: E402
 from adaptive.core import UserError  # noqa: E402
-from adaptive.core.run import atomic_write_json, environment  # noqa: E402
+from adaptive.core.run import atomic_write_json  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "quadformer_evidence.json"
 BUDGETS = (49, 64, 100, 121, 145, 169, 196, 256)
@@ -81,7 +80,10 @@ def ways(study: str, name: str, config: Any) -> Iterator[Way]:
 def measure(arguments: argparse.Namespace) -> int:
     """Evaluates what is missing; returns how many trainings are not finished."""
     root, left = Path(arguments.dir), 0
-    record = started(arguments)
+    common = list(arguments.overrides)
+    command = " ".join(["python experiments/quadformer_evidence.py --", *common])
+    record = started(arguments.out, command, recipe(common).device, arguments.commit, "accuracy")
+    record.setdefault("speed", {})
     for training in trainings.trainings(arguments.studies, arguments.seeds):
         directory = training.directory(root)
         if not (directory / "summary.json").is_file():
@@ -162,28 +164,6 @@ def speed(tokens: int, arguments: argparse.Namespace) -> dict[str, Any]:
 def recipe(overrides: list[str]) -> Any:
     """The configuration of a training."""
     return adaptive.load(trainings.RECIPE, *overrides).config
-
-
-def started(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The record of an earlier start, or a new one; not of other settings."""
-    common = list(arguments.overrides)
-    command = " ".join(["python experiments/quadformer_evidence.py --", *common])
-    if arguments.out.is_file():
-        record = json.loads(arguments.out.read_text(encoding="utf-8"))
-        if record["command"] != command:
-            raise UserError(
-                f"{arguments.out} is of `{record['command']}`: move it away, or give --out"
-            )
-        return record
-    about = environment(device=recipe(common).device)
-    return {
-        "command": command,
-        "date": datetime.date.today().isoformat(),
-        "commit": arguments.commit or (about.get("git") or {}).get("commit"),
-        "environment": about,
-        "accuracy": {},
-        "speed": {},
-    }
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,7 +9,6 @@ no number is typed by hand.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout witho
 
 # Installed as a part of adaptive, which the type checker does not know.
 from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
+from adaptive.experiments.records import read  # noqa: E402 # pyrefly: ignore[missing-import]
 
 from adaptive.core import UserError  # noqa: E402
 from adaptive.core.run import atomic_write_text  # noqa: E402
@@ -257,18 +257,6 @@ def page(trainings: Mapping[str, Any], evidence: Evidence) -> str:
     for title, written in sections.items():
         text += [f"## {title}", written]
     return "\n\n".join(text) + "\n"
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A result file.
-
-    Raises:
-        UserError: there is none, or it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; measure it first") from None
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -27,9 +27,15 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout without an install
 
+# Installed as a part of adaptive, which the type checker does not know.
+from adaptive.experiments.records import (  # noqa: E402 # pyrefly: ignore[missing-import]
+    commit_of,
+    started,
+)
+
 import adaptive  # noqa: E402
 from adaptive.core import UserError  # noqa: E402
-from adaptive.core.run import atomic_write_json, environment  # noqa: E402
+from adaptive.core.run import atomic_write_json  # noqa: E402
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "quadformer_trainings.json"
@@ -102,7 +108,9 @@ def trainings(studies: list[str], seeds: list[int]) -> Iterator[Training]:
 def run(arguments: argparse.Namespace) -> int:
     """Trains what is missing; returns how many trainings are left."""
     begun, common = time.monotonic(), list(arguments.overrides)
-    record = started(arguments.out, common, arguments.commit)
+    command = " ".join(["python experiments/train_quadformers.py --", *common])
+    device = adaptive.load(RECIPE, *common).config.device
+    record = started(arguments.out, command, device, arguments.commit, "trainings")
     waiting = [
         t for t in trainings(arguments.studies, arguments.seeds) if t.key not in record["trainings"]
     ]
@@ -167,26 +175,8 @@ def result(training: Training, common: list[str], arguments: argparse.Namespace)
     return {
         "overrides": training.arguments(common),
         "date": datetime.date.today().isoformat(),
-        "commit": arguments.commit or (about.get("git") or {}).get("commit"),
+        "commit": commit_of(about, arguments.commit),
         "summary": json.loads((directory / "summary.json").read_text(encoding="utf-8")),
-    }
-
-
-def started(path: Path, common: list[str], commit: str | None) -> dict[str, Any]:
-    """The record of an earlier start, or a new one; not of other settings."""
-    command = " ".join(["python experiments/train_quadformers.py --", *common])
-    if path.is_file():
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["command"] != command:
-            raise UserError(f"{path} is of `{record['command']}`: move it away, or give --out")
-        return record
-    about = environment(device=adaptive.load(RECIPE, *common).config.device)
-    return {
-        "command": command,
-        "date": datetime.date.today().isoformat(),
-        "commit": commit or (about.get("git") or {}).get("commit"),
-        "environment": about,
-        "trainings": {},
     }
 
 

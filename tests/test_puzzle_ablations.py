@@ -118,7 +118,7 @@ def test_the_page_says_what_was_found(tmp_path, runs):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["page", "--results", "none.json"], "error: --results: cannot read none.json"),
+        (["page", "--results", "none.json"], "error: cannot read none.json .*: measure it"),
         (["run", "--recipe", "puzle", "--out", "none.json"], "error: unknown recipe 'puzle'"),
     ],
 )
