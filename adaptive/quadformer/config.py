@@ -12,11 +12,19 @@ from adaptive.quadformer.settings import (
     ImageData,
     ModelConfig,
     TrainConfig,
+    positive,
 )
 
 SAME = "same"
+PHOTOS = ("astronaut", "chelsea", "coffee", "motorcycle", "rocket")  # that scikit-image ships
 
-__all__ = ["SAME", "QuadformerEvalConfig", "QuadformerTrainConfig"]
+__all__ = [
+    "PHOTOS",
+    "SAME",
+    "QuadformerDemoConfig",
+    "QuadformerEvalConfig",
+    "QuadformerTrainConfig",
+]
 
 
 @dataclass
@@ -78,6 +86,33 @@ class QuadformerEvalConfig(TaskConfig):
             )
 
 
+@dataclass
+class QuadformerDemoConfig(TaskConfig):
+    """Shows what a trained model does with photographs, and what each budget costs on this CPU."""
+
+    # directory of a finished quadformer_train run, or zoo:NAME
+    checkpoint: str = "zoo:quadformer-tiny"
+    photos: list[str] = field(default_factory=lambda: list(PHOTOS))  # of scikit-image
+    # budgets that are shown, besides the full grid
+    num_tokens: list[int] = field(default_factory=lambda: [49, 64, 100, 145])
+    batch: int = 8  # images at a time for images/s
+    seconds: float = 20.0  # for the timing of all budgets together
+    threads: int = 1  # of the CPU
+
+    def validate(self) -> None:
+        unknown = [name for name in self.photos if name not in PHOTOS]
+        if unknown or not self.photos:
+            raise UserError(f"photos={self.photos}: choose at least one of {', '.join(PHOTOS)}")
+        if not self.num_tokens or min(self.num_tokens) < 1:
+            raise UserError(f"num_tokens={self.num_tokens} must list numbers of tokens above 0")
+        positive("", self, "batch", "seconds", "threads")
+
+
+TASKS.register(
+    "quadformer_demo",
+    config=QuadformerDemoConfig,
+    entry="adaptive.quadformer.demo:stages",
+)
 TASKS.register(
     "quadformer_train",
     config=QuadformerTrainConfig,

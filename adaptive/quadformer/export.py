@@ -73,7 +73,7 @@ def export_onnx(model: Quadformer, path: str | Path, *, num_tokens: int | None =
     statistics = {"mean": model.mean_C11, "std": model.std_C11}
     program.model.metadata_props["num_tokens"] = str(tokens)
     for name, value in statistics.items():
-        rounded = [round(number, 6) for number in value.flatten().tolist()]
+        rounded = [round(number, 8) for number in value.flatten().tolist()]
         program.model.metadata_props[name] = json.dumps(rounded)
     with atomic_path(path) as temporary:
         program.save(temporary)

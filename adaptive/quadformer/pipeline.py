@@ -1,6 +1,6 @@
 """Quadformer's tasks as stages of files.
 
-quadformer_train: images -> train -> budgets -> report
+quadformer_train: images -> train -> export -> report
 quadformer_eval:  accuracy, speed -> report
 """
 
@@ -36,12 +36,12 @@ def train_stages(config: QuadformerTrainConfig) -> list[Stage]:
             parallel=True,
         ),
         Stage(
-            "budgets",
-            partial(training.measure_budgets, config),
+            "export",
+            partial(training.export, config),
             ("images", "train"),
             [config.evaluate],
         ),
-        Stage("report", partial(_report_training, config), ("train", "budgets"), [config]),
+        Stage("report", partial(_report_training, config), ("train", "export"), [config]),
     ]
 
 

@@ -18,7 +18,7 @@ Record = Mapping[str, Any]
 
 def report_training(context: StageContext, config: QuadformerTrainConfig) -> None:
     """Writes the page of a ``quadformer_train`` run: budgets, curves, configuration."""
-    found = read_stage(context.input("budgets"), "accuracy")
+    found = read_stage(context.input("export"), "accuracy")["accuracy"]
     history = [r for r in context.run.metrics.records() if r["stage"] == "train"]
     model = config.model
     report = Report(

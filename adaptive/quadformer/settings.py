@@ -199,10 +199,11 @@ class EvaluateConfig:
 
 
 def positive(prefix: str, settings: Any, *names: str) -> None:
-    """Refuses values that are not above 0."""
+    """Refuses values that are not above 0; ``prefix`` is empty at the top."""
     for name in names:
         if not getattr(settings, name) > 0:
-            raise UserError(f"{prefix}.{name}={getattr(settings, name)} must be above 0")
+            where = f"{prefix}.{name}" if prefix else name
+            raise UserError(f"{where}={getattr(settings, name)} must be above 0")
 
 
 def not_negative(prefix: str, settings: Any, *names: str) -> None:

@@ -15,7 +15,7 @@ from adaptive.quadformer.config import SAME, QuadformerEvalConfig
 from adaptive.quadformer.data import ImageSet, load_images
 from adaptive.quadformer.evaluate.accuracy import accuracy
 from adaptive.quadformer.evaluate.speed import measure_speed
-from adaptive.quadformer.models import Normalise, Trained, build_model, load_trained
+from adaptive.quadformer.models import Normalise, Trained, build_model, load_trained, weight_files
 
 CLASSES = 1000  # of a model without a checkpoint, as timm's weights have
 
@@ -50,11 +50,7 @@ def baseline_model(config: QuadformerEvalConfig, name: str) -> nn.Module:
 def identity(config: QuadformerEvalConfig) -> list[Any]:
     """What decides the models: settings, and the weights that directories hold."""
     names = {config.checkpoint, *config.baselines.values()} - {None, SAME}
-    files = [
-        [str(path), path.stat().st_size, path.stat().st_mtime_ns]
-        for name in sorted(map(str, names))
-        for path in sorted(Path(name).expanduser().rglob("*.safetensors"))
-    ]
+    files = weight_files(sorted(map(str, names)))
     return [config.checkpoint, config.model, config.prior, config.baselines, files]
 
 
