@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from adaptive.quadformer.baselines import BASELINES
     from adaptive.quadformer.export import export_onnx
     from adaptive.quadformer.factory import create
+    from adaptive.quadformer.latency import tokens_for
     from adaptive.quadformer.model import Quadformer
 
-__all__ = ["BASELINES", "Quadformer", "create", "export_onnx"]
+__all__ = ["BASELINES", "Quadformer", "create", "export_onnx", "tokens_for"]
 
 _HOMES = {
     "BASELINES": "baselines",
     "Quadformer": "model",
     "create": "factory",
     "export_onnx": "export",
+    "tokens_for": "latency",
 }
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from adaptive.core.budget import Budget
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, TaskConfig
 from adaptive.quadformer.settings import (
     AugmentConfig,
+    BudgetConfig,
     EvaluateConfig,
     ImageData,
     ModelConfig,
@@ -67,7 +69,8 @@ class QuadformerEvalConfig(TaskConfig):
     # that model.init says
     checkpoint: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
-    num_tokens: int = 100  # patches, without class and register tokens
+    num_tokens: int | None = 100  # patches, without class and register tokens; null: see budget
+    budget: BudgetConfig = field(default_factory=BudgetConfig)  # chooses num_tokens
     prior: str | None = None  # another one than the model was trained with
     # name in BASELINES to the directory of a quadformer_train run, or `same`: this model's weights
     baselines: dict[str, str] = field(default_factory=dict)
@@ -77,8 +80,22 @@ class QuadformerEvalConfig(TaskConfig):
     def validate(self) -> None:
         for part in (self.model, self.data, self.evaluate):
             part.validate()
-        if self.num_tokens < 1:
+        if self.num_tokens is not None and self.num_tokens < 1:
             raise UserError(f"num_tokens={self.num_tokens} must be at least 1")
+        latency = self.budget.latency
+        if (self.num_tokens is None) == (latency is None):
+            given = f"both {self.num_tokens} and {latency} are" if latency else "neither is"
+            raise UserError(
+                f"num_tokens or budget.latency says what to spend, but {given} given: set one of "
+                "them, and the other to null"
+            )
+        if latency is not None:
+            Budget({"latency": latency})  # refuses what is no latency
+            if not self.evaluate.speed_batch:
+                raise UserError(
+                    f"budget.latency={latency} is of a forward of evaluate.speed_batch images: set "
+                    "that above 0"
+                )
         if self.data.valid is None and not self.evaluate.speed_batch:
             raise UserError(
                 "nothing is left to measure: name images in data.valid, or set "

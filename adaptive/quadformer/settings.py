@@ -173,6 +173,15 @@ class TrainConfig:
 
 
 @dataclass
+class BudgetConfig:
+    """A limit from which the number of tokens follows."""
+
+    # of a forward of evaluate.speed_batch images on this device: "4ms", or relative to the full
+    # grid's: "60%", "1.5x" (as fast)
+    latency: str | None = None
+
+
+@dataclass
 class EvaluateConfig:
     """How accuracy and speed are measured."""
 

@@ -136,7 +136,7 @@ def test_photographs_need_no_network_and_have_different_views(name, monkeypatch)
     assert view_V3HW.shape == (22, 3, 56, 56)
     assert len(np.unique(view_V3HW.reshape(22, -1), axis=0)) == 22
     # Cropped before it is resized, not after: borders and rounding differ.
-    assert np.abs(view_V3HW[0].astype(int) - centre(image, 56)).mean() < 4
+    assert np.abs(view_V3HW[0].astype(int) - centre(image, 56)).mean() < 12
     assert (view_V3HW[1] == view_V3HW[0][:, :, ::-1]).all()
 
 
