@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adaptive.core.errors import UserError
+from adaptive.core.solvers.quadtree import counting
 from adaptive.core.solvers.quadtree.geometry import Geometry
 from adaptive.core.solvers.quadtree.leaves import (
     Leaves,
@@ -191,6 +192,8 @@ def _sizes(geometry: Geometry) -> list[int]:
 
 def _ranks(score_BS: Tensor) -> Tensor:
     """0 for the highest score; ties go to the first."""
+    if counting.pairs_are_few(score_BS):
+        return counting.descending_places(score_BS)
     order_BS = (score_BS + 0.0).argsort(dim=1, descending=True, stable=True)  # -0 is 0
     return _inverse(order_BS)
 
@@ -231,11 +234,11 @@ def _places(keys: list[Tensor]) -> Tensor:
     # Ranks and what was added to them stay below the number of entries, doubled.
     bits = (2 * keys[0].shape[1] + 1).bit_length()
     together = max(1, BITS // bits)
+    if len(keys) <= together and counting.pairs_are_few(keys[0]):
+        return counting.ascending_places(_joined(keys, bits))
     order_BS: Tensor | None = None
     for last in range(len(keys), 0, -together):  # the last keys first: the sorts are stable
-        joined_BS = torch.zeros_like(keys[0])
-        for key_BS in keys[max(0, last - together) : last]:
-            joined_BS = joined_BS * 2**bits + key_BS
+        joined_BS = _joined(keys[max(0, last - together) : last], bits)
         if order_BS is None:
             order_BS = joined_BS.argsort(dim=1, stable=True)
         else:
@@ -243,3 +246,11 @@ def _places(keys: list[Tensor]) -> Tensor:
             order_BS = order_BS.gather(1, moved_BS)
     assert order_BS is not None  # a node that may split has at least one bottleneck: itself
     return _inverse(order_BS)
+
+
+def _joined(keys: list[Tensor], bits: int) -> Tensor:
+    """Several keys as one number each, the first one in the highest bits."""
+    joined_BS = keys[0]
+    for key_BS in keys[1:]:
+        joined_BS = joined_BS * 2**bits + key_BS
+    return joined_BS
