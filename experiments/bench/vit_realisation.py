@@ -119,7 +119,8 @@ def measure(
 def row_text(row: dict[str, Any]) -> str:
     return (
         f"{row['vit']}, {row['prior']}, N={row['tokens']}: {row['images_per_second']:,.0f} "
-        f"images/s, {row['speedup']:.2f}x of {row['flop_ratio']:.2f}x, {row['realisation']:.0%} realised"
+        f"images/s, {row['speedup']:.2f}x of {row['flop_ratio']:.2f}x, "
+        f"{row['realisation']:.0%} realised"
     )
 
 
