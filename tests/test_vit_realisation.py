@@ -42,7 +42,8 @@ def test_what_is_known_is_not_measured_again(result, capsys, monkeypatch):
 def test_the_page_shows_realisation_and_parts(result, capsys):
     script.main(["--page", "--out", str(result)])
     text = capsys.readouterr().out
-    assert "commit ab" in text and text.count("| vit_tiny_patch16_224 | gain | 49 |") == 2
+    assert "commit ab (`python experiments/bench/vit_realisation.py --vits vit_tiny" in text
+    assert text.count("| vit_tiny_patch16_224 | gain | 49 |") == 2
     assert "| prior | selection | gather and embedding | together |" in text
 
 

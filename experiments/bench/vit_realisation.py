@@ -128,7 +128,7 @@ def page(result: dict[str, Any]) -> str:
     """Markdown tables of a result: realisation, and the tokenizer's parts."""
     about = (
         f"{result['device']}, batch {result['batch']}, {result['mode']}, {result['date']}, commit "
-        f"{(result['commit'] or 'unknown')[:7]}"
+        f"{(result['commit'] or 'unknown')[:7]} (`{result['command']}`)"
     )
     rows = result["rows"]
     names = ["ViT", "prior", "tokens", "GMAC", "images/s", "full grid", "speed-up"]
@@ -154,7 +154,7 @@ def page(result: dict[str, Any]) -> str:
         parts.append([row["vit"], row["prior"], str(row["tokens"]), *cells, f"{share:.1%}"])
     return "\n\n".join(
         [
-            f"Measured on {about}: medians.",
+            f"Medians on {about}.",
             table([*names, "FLOPs promise", "realised"], speeds),
             "Parts of the tokenizer, each alone, and their share of the model's time:",
             table(["ViT", "prior", "tokens", *PARTS, "together"], parts),
@@ -167,7 +167,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     about = environment(device=arguments.device)
     clock = make_clock(arguments.device, EvaluateConfig())
     result: dict[str, Any] = {
-        "command": "python experiments/bench/vit_realisation.py",
+        "command": command_of(arguments),
         "date": datetime.date.today().isoformat(),
         "commit": arguments.commit or (about.get("git") or {}).get("commit"),
         "device": clock.origin.device,
@@ -190,6 +190,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             if arguments.out is not None:
                 atomic_write_json(arguments.out, result)
     return result
+
+
+def command_of(arguments: argparse.Namespace) -> str:
+    """What repeats the measurement, without what it is written to."""
+    options = ("vits", "priors", "tokens")
+    words = [f"--{name} {' '.join(map(str, getattr(arguments, name)))}" for name in options]
+    words.append(f"--batch {arguments.batch} --seconds {arguments.seconds:g}")
+    return " ".join(["python experiments/bench/vit_realisation.py", *words])
 
 
 def main(argv: list[str] | None = None) -> None:
