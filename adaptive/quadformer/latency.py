@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
@@ -122,7 +123,7 @@ def _prices(
                 f"{batch}; measure on the device itself"
             )
         return times, f"shipped table of {device}, without prior and selection"
-    if device is not None and torch.device(device) != torch.device(here):
+    if device is not None and not _same_device(device, here):
         raise UserError(
             f"device={device}, but the model is on {here}: move it with model.to({device!r}), or "
             f"name a device whose tables ship: {', '.join(shipped_devices())}"
@@ -138,20 +139,32 @@ def _prices(
     return _measured(model, batch, clock, settings), "measured here"
 
 
+def _same_device(asked: str, here: str) -> bool:
+    """Whether a name is of the device that something is on; ``cuda`` is any of them."""
+    try:
+        device, own = torch.device(asked), torch.device(here)
+    except RuntimeError:  # no name of torch's
+        return False
+    return device.type == own.type and device.index in (None, own.index)
+
+
 def vit_shape(model: Quadformer) -> VitShape | None:
     """The published shape with the costs of a model's ViT; None where it has something else in it.
 
     Costs do not depend on the size of the images that the positions are for.
     """
-    vit, first = model.vit, model.vit.blocks[0]
+    vit: Any = model.vit
+    first: Any = vit.blocks[0]
     if type(first) is not Block or model.area_attention or model.tokenizer.detail is not None:
         return None
     if not isinstance(first.ls1, nn.Identity) or not isinstance(first.attn.q_norm, nn.Identity):
         return None
-    ours = VitShape(vit.embed_dim, first.attn.num_heads, len(vit.blocks), model.patch_size)
+    heads: Any = first.attn.num_heads
+    widest: Any = first.mlp.fc1
+    ours = VitShape(vit.embed_dim, heads, len(vit.blocks), model.patch_size)
     for shape in MODELS.values():
         if isinstance(shape, VitShape) and replace(shape, image=ours.image) == ours:
-            return shape if first.mlp.fc1.out_features == shape.intermediate else None
+            return shape if widest.out_features == shape.intermediate else None
     return None
 
 

@@ -95,11 +95,20 @@ def test_a_model_is_known_by_its_structure(tiny):
         ({"latency": "4 tokens"}, "budget.latency='4 tokens' has the unknown unit"),
         ({"latency": "4ms", "batch": 0}, "batch=0 must be at least 1"),
         ({"latency": "4ms", "device": "cuda"}, "device=cuda, but the model is on cpu: move it"),
+        ({"latency": "4ms", "device": "h100"}, "device=h100, .* whose tables ship: h100-sxm"),
     ],
 )
 def test_mistakes_get_one_sentence(tiny, given, words):
     with pytest.raises(UserError, match=words):
         tokens_for(tiny, **{"batch": 2, "settings": QUICK} | given)
+
+
+@pytest.mark.parametrize(
+    "asked, here, same",
+    [("cuda", "cuda:1", True), ("cuda:0", "cuda:1", False), ("cpu", "cpu", True)],
+)
+def test_devices_by_name(asked, here, same):
+    assert latency._same_device(asked, here) == same
 
 
 def test_an_evaluation_says_what_was_promised_and_what_came(tmp_path):

@@ -80,7 +80,7 @@ class MeasuredTokens(TokenTimes):
 
     table: MeasuredTable
     name: str
-    batch: int
+    batch: int  # pyrefly: ignore[bad-override]  (frozen here)
     dtype: str
 
     def seconds(self, tokens: int) -> float:
@@ -107,7 +107,7 @@ class VitTokens(TokenTimes):
 
     shape: VitShape
     latency: CostModel
-    batch: int
+    batch: int  # pyrefly: ignore[bad-override]  (frozen here)
     dtype: str = "bf16"
     prefix: int = 1
     before: float = 0.0
