@@ -160,8 +160,14 @@ def load_trained(
         settings=config.settings if same else {},
     )
     model = build_model(config, len(about["classes"]))
-    path = home / f"{weights}.safetensors"
-    state = load_file(path if path.is_file() else home / "model.safetensors")
+    found = [home / f"{name}.safetensors" for name in (weights, "model")]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
+        raise UserError(
+            f"checkpoint={directory}: {home} holds no weights beside its {ABOUT}, let its "
+            "quadformer_train run finish"
+        )
+    state = load_file(path)
     if same:
         _load(model, state, directory)
     else:
