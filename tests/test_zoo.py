@@ -25,6 +25,7 @@ def one_thread():
 
 
 shipped = pytest.mark.parametrize("name", zoo.names())
+llamas = pytest.mark.parametrize("name", zoo.names(zoo.LLAMA))
 
 
 def test_unknown_name_lists_the_known_ones():
@@ -46,15 +47,35 @@ def test_missing_weights_name_the_recipe(tmp_path, monkeypatch):
 @shipped
 def test_recipe_exists(name):
     recipes = Path(__file__).parents[1] / "experiments" / "exp"
-    assert (recipes / f"{zoo.RECIPES[name]}.yaml").is_file()
+    assert (recipes / f"{zoo.MODELS[name].recipe}.yaml").is_file()
 
 
 @shipped
 def test_small_enough_to_ship(name):
-    assert sum(file.stat().st_size for file in zoo.path(name).iterdir()) <= 8e6
+    most = {zoo.LLAMA: 8e6, zoo.QUADFORMER: 14e6}[zoo.MODELS[name].kind]
+    assert sum(file.stat().st_size for file in zoo.path(name).iterdir()) <= most
 
 
-@shipped
+def test_a_model_of_another_family_is_refused():
+    assert zoo.path("llama-tiny", zoo.LLAMA) == zoo.path("llama-tiny")
+    with pytest.raises(UserError, match="zoo:llama-tiny is a model of another family: choose"):
+        zoo.path("llama-tiny", zoo.QUADFORMER)
+
+
+def test_each_kind_has_files_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "__file__", str(tmp_path / "__init__.py"))
+    registry = type(zoo.MODELS)("zoo model")
+    registry.register("quad")(zoo.Model(zoo.QUADFORMER, "quadformer_train"))
+    monkeypatch.setattr(zoo, "MODELS", registry)
+    with pytest.raises(UserError, match=r"zoo:quad lacks model\.json.*\+exp=quadformer_train"):
+        zoo.path("quad")
+    (tmp_path / "quad").mkdir()
+    for file in zoo.QUADFORMER.files:
+        (tmp_path / "quad" / file).write_text("{}")
+    assert zoo.path("quad", zoo.QUADFORMER) == tmp_path / "quad"
+
+
+@llamas
 def test_loads_in_transformers_and_writes_from_bos(name):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -55,7 +55,7 @@ def parent_directory(name: str) -> Path:
     if name.startswith("zoo:"):
         from adaptive import zoo
 
-        return zoo.path(name.removeprefix("zoo:"))
+        return zoo.path(name.removeprefix("zoo:"), zoo.LLAMA)
     path = Path(name).expanduser()
     if path.is_dir():
         return path

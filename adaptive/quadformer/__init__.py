@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adaptive.quadformer.baselines import BASELINES
+    from adaptive.quadformer.export import export_onnx
     from adaptive.quadformer.factory import create
+    from adaptive.quadformer.latency import tokens_for
     from adaptive.quadformer.model import Quadformer
 
-__all__ = ["BASELINES", "Quadformer", "create"]
+__all__ = ["BASELINES", "Quadformer", "create", "export_onnx", "tokens_for"]
 
-_HOMES = {"BASELINES": "baselines", "Quadformer": "model", "create": "factory"}
+_HOMES = {
+    "BASELINES": "baselines",
+    "Quadformer": "model",
+    "create": "factory",
+    "export_onnx": "export",
+    "tokens_for": "latency",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from adaptive.core.budget import Budget
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, TaskConfig
 from adaptive.quadformer.settings import (
     AugmentConfig,
+    BudgetConfig,
     EvaluateConfig,
     ImageData,
     ModelConfig,
     TrainConfig,
+    positive,
 )
 
 SAME = "same"
+PHOTOS = ("astronaut", "chelsea", "coffee", "motorcycle", "rocket")  # that scikit-image ships
 
-__all__ = ["SAME", "QuadformerEvalConfig", "QuadformerTrainConfig"]
+__all__ = [
+    "PHOTOS",
+    "SAME",
+    "QuadformerDemoConfig",
+    "QuadformerEvalConfig",
+    "QuadformerTrainConfig",
+]
 
 
 @dataclass
@@ -59,7 +69,8 @@ class QuadformerEvalConfig(TaskConfig):
     # that model.init says
     checkpoint: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
-    num_tokens: int = 100  # patches, without class and register tokens
+    num_tokens: int | None = 100  # patches, without class and register tokens; null: see budget
+    budget: BudgetConfig = field(default_factory=BudgetConfig)  # chooses num_tokens
     prior: str | None = None  # another one than the model was trained with
     # name in BASELINES to the directory of a quadformer_train run, or `same`: this model's weights
     baselines: dict[str, str] = field(default_factory=dict)
@@ -69,8 +80,22 @@ class QuadformerEvalConfig(TaskConfig):
     def validate(self) -> None:
         for part in (self.model, self.data, self.evaluate):
             part.validate()
-        if self.num_tokens < 1:
+        if self.num_tokens is not None and self.num_tokens < 1:
             raise UserError(f"num_tokens={self.num_tokens} must be at least 1")
+        latency = self.budget.latency
+        if (self.num_tokens is None) == (latency is None):
+            given = f"both {self.num_tokens} and {latency} are" if latency else "neither is"
+            raise UserError(
+                f"num_tokens or budget.latency says what to spend, but {given} given: set one of "
+                "them, and the other to null"
+            )
+        if latency is not None:
+            Budget({"latency": latency})  # refuses what is no latency
+            if not self.evaluate.speed_batch:
+                raise UserError(
+                    f"budget.latency={latency} is of a forward of evaluate.speed_batch images: set "
+                    "that above 0"
+                )
         if self.data.valid is None and not self.evaluate.speed_batch:
             raise UserError(
                 "nothing is left to measure: name images in data.valid, or set "
@@ -78,6 +103,33 @@ class QuadformerEvalConfig(TaskConfig):
             )
 
 
+@dataclass
+class QuadformerDemoConfig(TaskConfig):
+    """Shows what a trained model does with photographs, and what each budget costs on this CPU."""
+
+    # directory of a finished quadformer_train run, or zoo:NAME
+    checkpoint: str = "zoo:quadformer-tiny"
+    photos: list[str] = field(default_factory=lambda: list(PHOTOS))  # of scikit-image
+    # budgets that are shown, besides the full grid
+    num_tokens: list[int] = field(default_factory=lambda: [49, 64, 100, 145])
+    batch: int = 8  # images at a time for images/s
+    seconds: float = 20.0  # for the timing of all budgets together
+    threads: int = 1  # of the CPU
+
+    def validate(self) -> None:
+        unknown = [name for name in self.photos if name not in PHOTOS]
+        if unknown or not self.photos:
+            raise UserError(f"photos={self.photos}: choose at least one of {', '.join(PHOTOS)}")
+        if not self.num_tokens or min(self.num_tokens) < 1:
+            raise UserError(f"num_tokens={self.num_tokens} must list numbers of tokens above 0")
+        positive("", self, "batch", "seconds", "threads")
+
+
+TASKS.register(
+    "quadformer_demo",
+    config=QuadformerDemoConfig,
+    entry="adaptive.quadformer.demo:stages",
+)
 TASKS.register(
     "quadformer_train",
     config=QuadformerTrainConfig,

@@ -1,7 +1,9 @@
 """Models by their settings, and trained ones by their directory.
 
 A directory of a trained model holds ``model.json`` (settings and classes), ``model.safetensors``
-(weights of the last step) and ``ema.safetensors`` (averaged ones). Every model is called as
+(weights of the last step) and ``ema.safetensors`` (averaged ones); an exported one (a run's stage
+``export``, and models of the zoo) holds ``model.json``, one ``model.safetensors`` in half precision
+and ``accuracy.json``, what was measured of it. Every model is called as
 ``model(image_BCHW, num_tokens=N) -> logits_BK`` and has its ViT as the attribute ``vit``.
 
 Shapes: C channels.
@@ -10,7 +12,7 @@ Shapes: C channels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from adaptive import zoo
 from adaptive.core.errors import UserError
 from adaptive.core.run import atomic_path, atomic_write_json
 from adaptive.quadformer.settings import ModelConfig
 
-ABOUT = "model.json"
+ABOUT, ACCURACY = "model.json", "accuracy.json"
 
 
 def wrapper(kind: str) -> Callable[..., nn.Module]:
@@ -97,7 +100,11 @@ class Trained:
 
 
 def save_trained(
-    directory: Path, config: ModelConfig, classes: list[str], weights: dict[str, nn.Module]
+    directory: Path,
+    config: ModelConfig,
+    classes: list[str],
+    weights: dict[str, nn.Module],
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Writes a trained model.
 
@@ -106,10 +113,14 @@ def save_trained(
         config: of the model.
         classes: names of what it tells apart.
         weights: ``model`` and, where there is one, ``ema``.
+        dtype: that weights are stored in; None: as they are.
     """
     for name, model in weights.items():
+        state = {k: v.contiguous().cpu() for k, v in model.state_dict().items()}
+        if dtype is not None:
+            state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
         with atomic_path(directory / f"{name}.safetensors") as path:
-            save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, path)
+            save_file(state, path)
     atomic_write_json(directory / ABOUT, {"model": asdict(config), "classes": classes})
 
 
@@ -123,7 +134,7 @@ def load_trained(
     """A model that a run of ``quadformer_train`` made, on the CPU in evaluation mode.
 
     Args:
-        directory: of the run, or of the stage ``train`` in it.
+        directory: of the run, of the stage ``train`` or ``export`` in it, or ``zoo:NAME``.
         weights: ``ema`` or ``model``; a model without averaged weights has the latter only.
         kind: another wrapper to put the ViT's weights into.
         prior: in place of the one that the model was trained with.
@@ -131,9 +142,7 @@ def load_trained(
     Raises:
         UserError: there is no such model, or its weights do not fit.
     """
-    home = Path(directory).expanduser()
-    if not (home / ABOUT).is_file():
-        home = home / "artifacts" / "train"
+    home = model_home(directory)
     try:
         about = json.loads((home / ABOUT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -151,8 +160,14 @@ def load_trained(
         settings=config.settings if same else {},
     )
     model = build_model(config, len(about["classes"]))
-    path = home / f"{weights}.safetensors"
-    state = load_file(path if path.is_file() else home / "model.safetensors")
+    found = [home / f"{name}.safetensors" for name in (weights, "model")]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
+        raise UserError(
+            f"checkpoint={directory}: {home} holds no weights beside its {ABOUT}, let its "
+            "quadformer_train run finish"
+        )
+    state = load_file(path)
     if same:
         _load(model, state, directory)
     else:
@@ -160,6 +175,47 @@ def load_trained(
         of_vit = {k.removeprefix("vit."): v for k, v in state.items() if k.startswith("vit.")}
         _load(vit, of_vit, directory)
     return Trained(model.eval(), config, about["classes"])
+
+
+def model_home(directory: str | Path) -> Path:
+    """Where the files of a trained model are.
+
+    Args:
+        directory: as of :func:`load_trained`.
+
+    Raises:
+        UserError: the zoo has no such model.
+    """
+    if str(directory).startswith(zoo.PREFIX):
+        return zoo.path(str(directory).removeprefix(zoo.PREFIX), zoo.QUADFORMER)
+    home = Path(directory).expanduser()
+    return home if (home / ABOUT).is_file() else home / "artifacts" / "train"
+
+
+def weight_files(directories: Iterable[str]) -> list[list[Any]]:
+    """Names, sizes and times of the weights of trained models: what a run's stages depend on."""
+    return [
+        [str(path), path.stat().st_size, path.stat().st_mtime_ns]
+        for directory in directories
+        for path in sorted(model_home(directory).glob("*.safetensors"))
+    ]
+
+
+def known_accuracy(directory: str | Path) -> dict[str, Any] | None:
+    """What the run that trained a model measured of it, None where it left nothing.
+
+    Args:
+        directory: as of :func:`load_trained`.
+
+    Returns:
+        ``accuracy``: tokens, as text, to the percentage of images; ``images``: how many; ``data``:
+        of which set; ``recipe``: that trained it.
+    """
+    home = model_home(directory)
+    for path in (home / ACCURACY, home.parent / "export" / ACCURACY):
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    return None
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ COLUMNS = 4
 @house_style
 def mosaic_plot(
     pixel_B3HW: UInt8[np.ndarray, "B 3 H W"],
-    box_BN3: Sequence[Int[np.ndarray, "_ 3"]] | Int[np.ndarray, "B _ 3"],
+    box_BN3: Sequence[Int[np.ndarray, "_ 3"]] | Int[np.ndarray, "B N 3"],
     titles: Sequence[str] = (),
+    columns: int = COLUMNS,
 ) -> Figure:
     """Images as a quadtree model sees them: coarse patches in their few pixels, with borders.
 
@@ -32,14 +33,16 @@ def mosaic_plot(
         pixel_B3HW: bytes of RGB images.
         box_BN3: top row, left column and side of each leaf in pixels; images may differ in number.
         titles: above the images.
+        columns: images side by side, at most.
     """
     from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
 
     count = len(pixel_B3HW)
-    columns = min(COLUMNS, count)
+    height = 8.2 / columns + 0.1  # the page's width is shared, titles stand above
+    columns = min(columns, count)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(8.2, 2.15 * rows), layout="constrained")
+    figure = Figure(figsize=(8.2, height * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()

@@ -1,7 +1,7 @@
 """Quadformer's tasks as stages of files.
 
-quadformer_train: images -> train -> budgets -> report
-quadformer_eval:  accuracy, speed -> report
+quadformer_train: images -> train -> export -> report
+quadformer_eval:  tokens -> accuracy, speed -> report
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def train_stages(config: QuadformerTrainConfig) -> list[Stage]:
             parallel=True,
         ),
         Stage(
-            "budgets",
-            partial(training.measure_budgets, config),
+            "export",
+            partial(training.export, config),
             ("images", "train"),
             [config.evaluate],
         ),
-        Stage("report", partial(_report_training, config), ("train", "budgets"), [config]),
+        Stage("report", partial(_report_training, config), ("train", "export"), [config]),
     ]
 
 
@@ -54,16 +54,23 @@ def eval_stages(config: QuadformerEvalConfig) -> list[Stage]:
     for name in config.baselines:
         models.wrapper(name)
     images = None if config.data.valid is None else _identity(config.data, "valid")
-    made_of = [evaluation.identity(config), config.num_tokens]
+    made_of = [evaluation.identity(config), config.evaluate]
+    spent = [*made_of, config.num_tokens, config.budget]
     return [
+        Stage("tokens", partial(evaluation.choose_tokens, config), (), spent),
         Stage(
             "accuracy",
             partial(evaluation.measure_accuracy, config),
-            (),
-            [*made_of, images, config.evaluate],
+            ("tokens",),
+            [*made_of, images],
         ),
-        Stage("speed", partial(evaluation.measure, config), (), [*made_of, config.evaluate]),
-        Stage("report", partial(_report_evaluation, config), ("accuracy", "speed"), [config]),
+        Stage("speed", partial(evaluation.measure, config), ("tokens",), made_of),
+        Stage(
+            "report",
+            partial(_report_evaluation, config),
+            ("tokens", "accuracy", "speed"),
+            [config],
+        ),
     ]
 
 

@@ -48,7 +48,8 @@ def centre_rotations(
         middle = slice(side // 2 - 1, side // 2 + 1)
         mean_VE = nodes[..., middle, :, middle, :].mean(dim=(-4, -2)).flatten(-3, -2)
         sin, cos = mean_VE.split(E // 2, dim=-1)
-        length = torch.hypot(sin, cos).clamp(min=1e-6)  # 0 at half a turn: no position there
+        # Not hypot, which ONNX lacks. It is 0 at half a turn: no position there.
+        length = (sin.square() + cos.square()).sqrt().clamp(min=1e-6)
         levels.append(torch.cat([sin / length, cos / length], -1))
     return torch.cat(levels[::-1], dim=-2)
 

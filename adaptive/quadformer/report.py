@@ -18,7 +18,7 @@ Record = Mapping[str, Any]
 
 def report_training(context: StageContext, config: QuadformerTrainConfig) -> None:
     """Writes the page of a ``quadformer_train`` run: budgets, curves, configuration."""
-    found = read_stage(context.input("budgets"), "accuracy")
+    found = read_stage(context.input("export"), "accuracy")["accuracy"]
     history = [r for r in context.run.metrics.records() if r["stage"] == "train"]
     model = config.model
     report = Report(
@@ -47,9 +47,9 @@ def report_evaluation(context: StageContext, config: QuadformerEvalConfig) -> No
     found = read_stage(context.input("accuracy"), "accuracy")
     speed = read_stage(context.input("speed"), "speed")
     rates = speed.get("images_per_second", {})
-    report = Report(
-        config.name, f"{config.num_tokens} tokens, {config.checkpoint or config.model.vit}"
-    )
+    spent = read_stage(context.input("tokens"), "tokens")
+    tokens = spent["tokens"]
+    report = Report(config.name, f"{tokens} tokens, {config.checkpoint or config.model.vit}")
     numbers = {"top-1 accuracy (%)": found.get(""), "images/s": rates.get("model")}
     numbers |= {"GMAC": speed["gmacs"]}
     report.numbers({key: value for key, value in numbers.items() if value is not None})
@@ -76,6 +76,20 @@ def report_evaluation(context: StageContext, config: QuadformerEvalConfig) -> No
             f"measured: {speed['speedup'] / promised:.0%}. Prior, selection and embedding take "
             f"{speed['tokenizer_share']:.1%} of the time."
         )
+    if "predicted" in spent:
+        measured = speed["batch"] / rates["model"]
+        report.section("Latency of a batch").table(
+            [
+                {
+                    "allowed (ms)": 1e3 * spent["limit"],
+                    "predicted (ms)": 1e3 * spent["predicted"],
+                    "measured (ms)": 1e3 * measured,
+                    "error (%)": 100 * (spent["predicted"] / measured - 1),
+                }
+            ],
+            f"{config.budget.latency} buys {tokens} tokens at batch {speed['batch']}; prices: "
+            f"{spent['source']}",
+        )
     pictures = context.input("accuracy") / "pictures.safetensors"
     if pictures.is_file():
         from safetensors.numpy import load_file
@@ -83,7 +97,7 @@ def report_evaluation(context: StageContext, config: QuadformerEvalConfig) -> No
         kept = load_file(pictures)
         report.section("Patches").figure(
             mosaic_plot(kept["pixel_B3HW"], kept["box_BN3"]),
-            f"Images of the validation set in {config.num_tokens} patches, each at the resolution "
+            f"Images of the validation set in {tokens} patches, each at the resolution "
             "that the model sees",
         )
     _configuration(report, config).save(context.dir / "report.html")

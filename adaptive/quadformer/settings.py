@@ -173,6 +173,15 @@ class TrainConfig:
 
 
 @dataclass
+class BudgetConfig:
+    """A limit from which the number of tokens follows."""
+
+    # of a forward of evaluate.speed_batch images on this device: "4ms", or relative to the full
+    # grid's: "60%", "1.5x" (as fast)
+    latency: str | None = None
+
+
+@dataclass
 class EvaluateConfig:
     """How accuracy and speed are measured."""
 
@@ -208,10 +217,11 @@ class EvaluateConfig:
 
 
 def positive(prefix: str, settings: Any, *names: str) -> None:
-    """Refuses values that are not above 0."""
+    """Refuses values that are not above 0; ``prefix`` is empty at the top."""
     for name in names:
         if not getattr(settings, name) > 0:
-            raise UserError(f"{prefix}.{name}={getattr(settings, name)} must be above 0")
+            where = f"{prefix}.{name}" if prefix else name
+            raise UserError(f"{where}={getattr(settings, name)} must be above 0")
 
 
 def not_negative(prefix: str, settings: Any, *names: str) -> None:

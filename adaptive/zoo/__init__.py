@@ -1,52 +1,88 @@
-"""Small pretrained models that ship with the package: a first parent without a download.
+"""Small pretrained models that ship with the package: a first run without a download.
 
 >>> import adaptive.zoo
 >>> adaptive.zoo.names()
 ['llama-tiny']
 
-A parent setting refers to one as ``zoo:llama-tiny``. ``README.md`` beside this file is the model
-card: what each was trained on, by which recipe, and how good it is.
+A setting that takes a model refers to one as ``zoo:llama-tiny``. ``README.md`` beside this file is
+the model card: what each was trained on, by which recipe, and how good it is.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from adaptive.core.errors import UserError
 from adaptive.core.registry import Registry
 
-RECIPES: Registry[str] = Registry("zoo model")
-"""Names to the recipe in ``experiments/exp`` that trains the model."""
-
-RECIPES.register("llama-tiny")("train_parent")
-
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-"""What every model's directory holds; Hugging Face's ``from_pretrained`` reads it."""
+PREFIX = "zoo:"  # of a model's name in a setting
 
 
-def names() -> list[str]:
-    """The names that ``path`` knows, sorted."""
-    return sorted(RECIPES)
+@dataclass(frozen=True)
+class Kind:
+    """Models of one family, whose directories hold the same files.
+
+    Attributes:
+        files: what every directory holds; a run of the recipe leaves them in ``artifacts/export``.
+    """
+
+    files: tuple[str, ...]
 
 
-def path(name: str) -> Path:
-    """The directory of a model, in Hugging Face layout.
+LLAMA = Kind(("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"))
+"""What Hugging Face's ``from_pretrained`` reads."""
 
-    The weights are stored in half precision; load them with ``dtype=torch.float32`` to compute on
-    a CPU.
+QUADFORMER = Kind(("model.json", "model.safetensors", "accuracy.json"))
+"""What ``adaptive.quadformer.models.load_trained`` reads, and how good the weights are."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the zoo.
+
+    Attributes:
+        kind: says which files it is.
+        recipe: in ``experiments/exp``; trains it.
+    """
+
+    kind: Kind
+    recipe: str
+
+
+MODELS: Registry[Model] = Registry("zoo model")
+"""The models by name."""
+
+MODELS.register("llama-tiny")(Model(LLAMA, "train_parent"))
+
+
+def names(kind: Kind | None = None) -> list[str]:
+    """The names that ``path`` knows, sorted; of one kind, or of all."""
+    return sorted(name for name, model in MODELS.items() if kind in (None, model.kind))
+
+
+def path(name: str, kind: Kind | None = None) -> Path:
+    """The directory of a model.
+
+    Weights are stored in half precision: load them as float32 to compute on a CPU.
 
     Args:
         name: one of ``names()``.
+        kind: what the model must be; None: any.
 
     Raises:
-        UserError: an unknown name, or files that are missing from this installation.
+        UserError: an unknown name, one of another kind, or files that are missing from this
+            installation.
     """
-    recipe = RECIPES[name]
+    model = MODELS[name]
+    if kind is not None and model.kind != kind:
+        fitting = ", ".join(PREFIX + other for other in names(kind)) or "a directory of your own"
+        raise UserError(f"zoo:{name} is a model of another family: choose {fitting}")
     directory = Path(__file__).parent / name
-    missing = [file for file in FILES if not (directory / file).is_file()]
+    missing = [file for file in model.kind.files if not (directory / file).is_file()]
     if missing:
         raise UserError(
             f"zoo:{name} lacks {', '.join(missing)} in {directory}: train it with `python -m "
-            f"adaptive.run +exp={recipe}` and copy the run's artifacts/export there"
+            f"adaptive.run +exp={model.recipe}` and copy the run's artifacts/export there"
         )
     return directory

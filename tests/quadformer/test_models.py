@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_images import CLASSES, SIZE, VIT, WholeImage
 
 from adaptive.core.errors import UserError
@@ -40,6 +40,20 @@ def test_without_averaged_weights_the_last_ones_are_taken(tmp_path):
     save_trained(tmp_path, CONFIG, CLASSES, {"model": model})
     found = load_trained(tmp_path, "ema").model
     assert torch.equal(found.vit.head.weight, model.vit.head.weight)
+
+
+def test_a_directory_without_weights_is_told(tmp_path):
+    save_trained(tmp_path, CONFIG, CLASSES, {})
+    with pytest.raises(UserError, match="holds no weights beside its model.json"):
+        load_trained(tmp_path)
+
+
+def test_weights_can_be_stored_in_half_precision(tmp_path):
+    model = build_model(CONFIG, 3)
+    model.register_buffer("count", torch.tensor(70_000))  # a whole number, too large for a half
+    save_trained(tmp_path, CONFIG, CLASSES, {"model": model}, torch.float16)
+    state = load_file(tmp_path / "model.safetensors")
+    assert state["vit.head.weight"].dtype == torch.float16 and int(state["count"]) == 70_000
 
 
 def test_a_vits_weights_go_into_another_wrapper(tmp_path):

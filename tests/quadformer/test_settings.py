@@ -45,6 +45,13 @@ def test_mistakes_in_training_are_told(override, words):
     "overrides, words",
     [
         (["num_tokens=0"], "num_tokens=0 must be at least 1"),
+        (["num_tokens=null"], "num_tokens or budget.latency says what to spend, but neither is"),
+        (["budget.latency=4ms"], "but both 100 and 4ms are given: set one of them"),
+        (["num_tokens=null", "budget.latency=4parsecs"], "unknown unit 'parsecs'"),
+        (
+            ["num_tokens=null", "budget.latency=4ms", "evaluate.speed_batch=0"],
+            "budget.latency=4ms is of a forward of evaluate.speed_batch images: set that above 0",
+        ),
         (["data.valid=null", "evaluate.speed_batch=0"], "nothing is left to measure"),
     ],
 )

@@ -29,7 +29,7 @@ from adaptive.core.cost.shipped import shipped_devices, shipped_table
 from adaptive.core.cost.stack import Composite, Stack, decoder
 from adaptive.core.cost.table import MeasuredTable
 from adaptive.core.cost.vision import Conv2d, VitBlock
-from adaptive.core.cost.vit_tokens import VitTokens
+from adaptive.core.cost.vit_tokens import MeasuredTokens, TokenTimes, VitTokens
 
 __all__ = [
     "Throughput",
@@ -63,6 +63,7 @@ __all__ = [
     "Head",
     "Linear",
     "MeasuredTable",
+    "MeasuredTokens",
     "NoOp",
     "Norm",
     "Origin",
@@ -71,6 +72,7 @@ __all__ = [
     "RowKey",
     "Stack",
     "VitBlock",
+    "TokenTimes",
     "VitTokens",
     "activation_dtype",
     "decode_contexts",

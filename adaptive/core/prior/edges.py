@@ -26,7 +26,7 @@ class SobelPrior(MapPrior):
         smooth_cols = (x_BHW[..., :-2] + 2 * x_BHW[..., 1:-1] + x_BHW[..., 2:]) / 4
         across_BHW = (smooth_rows[..., 2:] - smooth_rows[..., :-2]) / 2
         down_BHW = (smooth_cols[:, 2:] - smooth_cols[:, :-2]) / 2
-        return torch.hypot(across_BHW, down_BHW)
+        return (across_BHW.square() + down_BHW.square()).sqrt()  # ONNX has no hypot
 
 
 @PRIORS.register("laplacian")

@@ -36,7 +36,7 @@ def model_shape(model: str) -> DecoderShape | VitShape:
     if model.startswith("zoo:"):
         from adaptive import zoo
 
-        return decoder_from_config(zoo.path(model.removeprefix("zoo:")))
+        return decoder_from_config(zoo.path(model.removeprefix("zoo:"), zoo.LLAMA))
     if Path(model).exists() or os.sep in model:
         return decoder_from_config(model)
     raise UserError(

@@ -2,7 +2,7 @@
 
 from adaptive.quadformer.data.augment import Augment, shifted, warp
 from adaptive.quadformer.data.batches import Batch, Batches
-from adaptive.quadformer.data.cache import decode
+from adaptive.quadformer.data.cache import decode, square
 from adaptive.quadformer.data.images import ImageSet, load_images
 from adaptive.quadformer.data.mix import Mix
 from adaptive.quadformer.data.sources import ImageSource, ItemSource, open_source
@@ -19,5 +19,6 @@ __all__ = [
     "load_images",
     "open_source",
     "shifted",
+    "square",
     "warp",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptive.core.hardware import Timings, clock_for
+from adaptive.core.hardware import Clock, Timings, clock_for
 from adaptive.quadformer.evaluate.accuracy import autocast
 from adaptive.quadformer.settings import EvaluateConfig
 
@@ -69,8 +69,7 @@ def measure_speed(
         config: seconds, threads, precision and whether to compile.
     """
     device = str(image_BCHW.device)
-    on_gpu = device.startswith("cuda")
-    compiled = config.compile is True or (config.compile is None and on_gpu)
+    clock = make_clock(device, config)
 
     def subject(call: Callable[..., Any], **options: Any) -> Callable[[], Any]:
         def run() -> Any:
@@ -86,10 +85,18 @@ def measure_speed(
         FULL: subject(whole.vit),
         **{name: subject(other, num_tokens=num_tokens) for name, other in baselines.items()},
     }
-    mode = "compiled" if compiled else "eager"
-    if compiled:  # every subject is a program of its own
+    calls = None if device.startswith("cuda") else 1
+    timings = clock.compare(subjects, calls, max_seconds=config.seconds)
+    return Speed.of(timings, len(image_BCHW), clock.mode)
+
+
+def make_clock(device: str, config: EvaluateConfig) -> Clock:
+    """The clock that models are timed with: compiled where the settings say so."""
+    on_gpu = device.startswith("cuda")
+    if not (config.compile is True or (config.compile is None and on_gpu)):
+        mode = "eager"
+    else:  # every subject is a program of its own
+        mode = "compiled"
         torch._dynamo.config.recompile_limit = 64  # pyrefly: ignore[implicit-import]
     options: dict[str, Any] = {} if on_gpu else {"threads": config.threads, "warmup": 1}
-    clock = clock_for(device, mode, **options)
-    timings = clock.compare(subjects, None if on_gpu else 1, max_seconds=config.seconds)
-    return Speed.of(timings, len(image_BCHW), mode)
+    return clock_for(device, mode, **options)

@@ -15,7 +15,7 @@ from adaptive.quadformer.config import SAME, QuadformerEvalConfig
 from adaptive.quadformer.data import ImageSet, load_images
 from adaptive.quadformer.evaluate.accuracy import accuracy
 from adaptive.quadformer.evaluate.speed import measure_speed
-from adaptive.quadformer.models import Normalise, Trained, build_model, load_trained
+from adaptive.quadformer.models import Normalise, Trained, build_model, load_trained, weight_files
 
 CLASSES = 1000  # of a model without a checkpoint, as timm's weights have
 
@@ -50,17 +50,30 @@ def baseline_model(config: QuadformerEvalConfig, name: str) -> nn.Module:
 def identity(config: QuadformerEvalConfig) -> list[Any]:
     """What decides the models: settings, and the weights that directories hold."""
     names = {config.checkpoint, *config.baselines.values()} - {None, SAME}
-    files = [
-        [str(path), path.stat().st_size, path.stat().st_mtime_ns]
-        for name in sorted(map(str, names))
-        for path in sorted(Path(name).expanduser().rglob("*.safetensors"))
-    ]
+    files = weight_files(sorted(map(str, names)))
     return [config.checkpoint, config.model, config.prior, config.baselines, files]
+
+
+def choose_tokens(config: QuadformerEvalConfig, context: StageContext) -> None:
+    """The number of tokens, from the settings or from what a latency buys on this device."""
+    found: dict[str, Any] = {"tokens": config.num_tokens}
+    if config.budget.latency is not None:
+        from adaptive.quadformer.latency import tokens_for
+
+        model: Any = measured_model(config).model.to(context.device)
+        settings = config.evaluate
+        choice = tokens_for(
+            model, config.budget.latency, batch=settings.speed_batch, settings=settings
+        )
+        found = asdict(choice)
+        context.summary({"latency.limit": choice.limit, "latency.predicted": choice.predicted})
+    atomic_write_json(context.dir / "tokens.json", found)
+    context.summary({"tokens": found["tokens"]})
 
 
 def measure_accuracy(config: QuadformerEvalConfig, context: StageContext) -> None:
     """Accuracy of the model and of every baseline at the number of tokens."""
-    context.summary({"tokens": config.num_tokens, "accuracy": None})
+    context.summary({"accuracy": None})
     if config.data.valid is None:
         atomic_write_json(context.dir / "accuracy.json", {})
         return
@@ -86,8 +99,10 @@ def measure(config: QuadformerEvalConfig, context: StageContext) -> None:
     """GMAC and measured images/s, and how much of the FLOPs' promise is kept."""
     trained = measured_model(config)
     model: Any = trained.model.to(context.device)
+    spent = read_stage(context.input("tokens"), "tokens")
+    tokens = spent["tokens"]
     full = model.gmacs(trained.config.full_grid)
-    gmacs = model.gmacs(config.num_tokens)
+    gmacs = model.gmacs(tokens)
     summary: dict[str, Any] = dict.fromkeys(("images_per_second", "realisation", "tokenizer_share"))
     about: dict[str, Any] = {"gmacs": gmacs, "gmacs_full": full}
     if config.evaluate.speed_batch:
@@ -97,13 +112,17 @@ def measure(config: QuadformerEvalConfig, context: StageContext) -> None:
         size = trained.config.size
         image_BCHW = torch.rand(config.evaluate.speed_batch, 3, size, size, device=context.device)
         image_BCHW = Normalise.of(model, context.device)(image_BCHW)
-        speed = measure_speed(model, image_BCHW, config.num_tokens, baselines, config.evaluate)
+        speed = measure_speed(model, image_BCHW, tokens, baselines, config.evaluate)
         rates = speed.images_per_second
         summary["images_per_second"] = rates["model"]
         summary["realisation"] = speed.speedup / (full / gmacs)
         summary["tokenizer_share"] = speed.tokenizer_share
         summary |= {f"baseline.{name}.images_per_second": rates[name] for name in baselines}
         about |= asdict(speed)
+        if "predicted" in spent:
+            measured = config.evaluate.speed_batch / rates["model"]
+            summary["latency.measured"] = measured
+            summary["latency.error"] = spent["predicted"] / measured - 1
     atomic_write_json(context.dir / "speed.json", about)
     context.summary({"gmacs": gmacs, **summary})
 
@@ -123,7 +142,7 @@ def _accuracy(
     return accuracy(
         model.to(context.device),
         images,
-        config.num_tokens,
+        read_stage(context.input("tokens"), "tokens")["tokens"],
         config.evaluate,
         seed=config.seed,
         track=lambda starts: context.track(starts, desc=f"accuracy of {name}", unit="batch"),
@@ -144,7 +163,8 @@ def _draw(
     model: Any = trained.model
     image_BCHW = Normalise.of(model, context.device)(pixel_B3HW.float() / 255)
     with torch.no_grad():
-        box_BN3 = model.select(image_BCHW, config.num_tokens).boxes()
+        tokens = read_stage(context.input("tokens"), "tokens")["tokens"]
+        box_BN3 = model.select(image_BCHW, tokens).boxes()
     save_file(
         {"pixel_B3HW": pixel_B3HW.cpu(), "box_BN3": box_BN3.cpu()},
         context.dir / "pictures.safetensors",

@@ -10,7 +10,7 @@ from adaptive.core.run import Ranks, StageContext, atomic_write_json, duration, 
 from adaptive.quadformer.config import QuadformerTrainConfig
 from adaptive.quadformer.data import ImageSet, load_images
 from adaptive.quadformer.evaluate import accuracy
-from adaptive.quadformer.models import build_model, load_trained, save_trained
+from adaptive.quadformer.models import ACCURACY, build_model, load_trained, save_trained
 from adaptive.quadformer.train.trainer import CHECKPOINT, Recipe, Trainer
 
 
@@ -72,9 +72,14 @@ def train(config: QuadformerTrainConfig, context: StageContext) -> None:
     )
 
 
-def measure_budgets(config: QuadformerTrainConfig, context: StageContext) -> None:
-    """Accuracy of the weights that were kept, at every budget that was trained."""
-    trained = load_trained(context.input("train"), config.evaluate.weights)
+def export(config: QuadformerTrainConfig, context: StageContext) -> None:
+    """Writes the model as it leaves the run, in half precision, and measures it at every budget.
+
+    What is measured is what was written: the directory can go into the zoo as it is.
+    """
+    kept = load_trained(context.input("train"), config.evaluate.weights)
+    save_trained(context.dir, kept.config, kept.classes, {"model": kept.model}, torch.float16)
+    trained = load_trained(context.dir)
     model = trained.model.to(context.device)
     images = _images(config, context, "valid", context.device, trained.classes)
     budgets = config.train.num_tokens or [config.model.full_grid]
@@ -90,7 +95,8 @@ def measure_budgets(config: QuadformerTrainConfig, context: StageContext) -> Non
         )
         for tokens in budgets
     }
-    atomic_write_json(context.dir / "accuracy.json", found)
+    about = {"images": len(images), "data": config.data.valid, "recipe": config.name}
+    atomic_write_json(context.dir / ACCURACY, {"accuracy": found, **about})
     context.summary({f"accuracy.{tokens}": value for tokens, value in found.items()})
 
 

@@ -3,7 +3,18 @@ from dataclasses import replace
 import pytest
 
 from adaptive.core import UserError
-from adaptive.core.cost import MODELS, Roofline, VitShape, VitTokens, shipped_table
+from adaptive.core.cost import (
+    MODELS,
+    MeasuredTable,
+    MeasuredTokens,
+    Origin,
+    Roofline,
+    Row,
+    RowKey,
+    VitShape,
+    VitTokens,
+    shipped_table,
+)
 from adaptive.core.hardware import DEVICES
 from adaptive.core.solvers.quadtree import Geometry
 
@@ -45,6 +56,20 @@ def test_a_latency_buys_the_most_tokens_that_fit(name, batch, table):
     assert later.seconds(100) == pytest.approx(costs.seconds(100) + 0.05 * asked)
     assert later.most_tokens(asked, feasible) <= tokens
     assert costs.images_per_second(tokens) == pytest.approx(batch / costs.seconds(tokens))
+
+
+def test_a_whole_model_is_priced_along_straight_lines():
+    origin = Origin("here", "2.15.0", 1)
+    times = {16: 1.0, 64: 2.0, 256: 6.0}
+    rows = [Row(RowKey("model", "prefill", 8, n, "fp32", "eager"), s) for n, s in times.items()]
+    costs = MeasuredTokens(MeasuredTable(origin, rows), "model", 8, "fp32")
+    assert costs.seconds(40) == pytest.approx(1.5) and costs.images_per_second(64) == 4
+    feasible = Geometry(256, 256).feasible()
+    assert costs.most_tokens(4.0, feasible) == 160 and costs.most_tokens(1.0, feasible) == 16
+    with pytest.raises(
+        UserError, match="too little for any number .* batch 8: 16 of them take 1 s"
+    ):
+        costs.most_tokens(0.9, feasible)
 
 
 def test_fewer_tokens_are_cheaper_but_not_by_all_of_their_share(table):

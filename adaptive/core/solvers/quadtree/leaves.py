@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from adaptive.core.solvers.quadtree import counting
 from adaptive.core.solvers.quadtree.geometry import Geometry
 
 
@@ -133,18 +134,22 @@ def to_children(value_BP: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def _leaf_mask(geometry: Geometry, split_BS: Tensor) -> Tensor:
     """Which nodes of all levels are leaves, [B, V]: their parent is split, and they are not."""
-    sizes = [rows * cols for rows, cols in geometry.shapes[:-1]]
-    split = split_BS.split(sizes, 1) if sizes else ()
-    reached = [split_BS.new_ones(split_BS.shape[0], geometry.roots)]
-    reached += [
-        to_children(part, shape) for part, shape in zip(split, geometry.shapes, strict=False)
+    if not geometry.splittable:
+        return split_BS.new_ones(split_BS.shape[0], geometry.roots)
+    parts = split_BS.split([rows * cols for rows, cols in geometry.shapes[:-1]], 1)
+    reached = [
+        to_children(part, shape) for part, shape in zip(parts, geometry.shapes, strict=False)
     ]
-    finest = split_BS.new_zeros(split_BS.shape[0], geometry.cells)
-    return torch.cat(reached, 1) & ~torch.cat([split_BS, finest], 1)
+    # All roots are reached. The finest do not split; of the others, those that split are no leaves
+    # and their parents are split, so unequal means leaf.
+    inner = [above ^ own for above, own in zip(reached, parts[1:], strict=False)]
+    return torch.cat([~parts[0], *inner, reached[-1]], 1)
 
 
 def _compact(chosen_BV: Tensor, count: int) -> Tensor:
     """Numbers of the chosen entries of each row, ascending, [B, count]; every row has as many."""
+    if counting.launches_cost(chosen_BV):
+        return counting.chosen_numbers(chosen_BV, count)
     B, V = chosen_BV.shape
     # Those that are not chosen all go to one place beyond the last.
     place_BV = torch.where(chosen_BV, chosen_BV.cumsum(1) - 1, count)

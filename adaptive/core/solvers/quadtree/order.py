@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adaptive.core.errors import UserError
+from adaptive.core.solvers.quadtree import counting
 from adaptive.core.solvers.quadtree.geometry import Geometry
 from adaptive.core.solvers.quadtree.leaves import (
     Leaves,
@@ -142,8 +143,7 @@ def batch_ranks(
         later_BS = split_order(score_BS, geometry).rank_BS >= reserved
         rank_BS = rank_BS + later_BS * (B * S)
     if len(geometry.sides) > 1:
-        keys = _bottlenecks(rank_BS, geometry)
-        rank_BS = _places([key_BS.reshape(1, B * S) for key_BS in keys]).view(B, S)
+        rank_BS = _places(_bottlenecks(rank_BS, geometry), one_row=True)
     return rank_BS
 
 
@@ -191,6 +191,8 @@ def _sizes(geometry: Geometry) -> list[int]:
 
 def _ranks(score_BS: Tensor) -> Tensor:
     """0 for the highest score; ties go to the first."""
+    if counting.pairs_are_few(score_BS):
+        return counting.descending_places(score_BS)
     order_BS = (score_BS + 0.0).argsort(dim=1, descending=True, stable=True)  # -0 is 0
     return _inverse(order_BS)
 
@@ -200,9 +202,10 @@ def _inverse(order_BS: Tensor) -> Tensor:
     return torch.zeros_like(order_BS).scatter(1, order_BS, steps)
 
 
-def _bottlenecks(rank_BS: Tensor, geometry: Geometry) -> list[Tensor]:
-    """Ranks of the bottlenecks of each node, [B, S] each: the worst on its path, the worst below
-    that one, and so on; 0, better than all that may follow, from the node itself on.
+def _bottlenecks(rank_BS: Tensor, geometry: Geometry) -> list[list[Tensor]]:
+    """Ranks of the bottlenecks of the nodes of each level, as many for all of them: the worst on
+    the way to the node, the worst below that one, and so on; 0, better than all that may follow,
+    from the node itself on.
 
     A child adds its rank at the end of its parent's list, where it takes the place of all that
     are better than it.
@@ -222,24 +225,40 @@ def _bottlenecks(rank_BS: Tensor, geometry: Geometry) -> list[Tensor]:
             parts.append(torch.where(taken, 0, torch.where(here, own_BP, part_BP)))
             taken = taken | here
         found.append(parts)
-    padded = [[*parts, *[torch.zeros_like(parts[0])] * (depth - len(parts))] for parts in found]
-    return [torch.cat(parts, 1) for parts in zip(*padded, strict=True)]
+    return [[*parts, *[torch.zeros_like(parts[0])] * (depth - len(parts))] for parts in found]
 
 
-def _places(keys: list[Tensor]) -> Tensor:
-    """Each entry's place in the lexicographic order of several keys of ranks, [B, S] each."""
+def _places(levels: list[list[Tensor]], one_row: bool = False) -> Tensor:
+    """Each node's place in the lexicographic order of its bottlenecks, [B, S].
+
+    Args:
+        levels: from :func:`_bottlenecks`.
+        one_row: nodes of all images stand in one order.
+    """
+    images, depth = levels[0][0].shape[0], len(levels)
+    entries = sum(parts[0].shape[1] for parts in levels) * (images if one_row else 1)
     # Ranks and what was added to them stay below the number of entries, doubled.
-    bits = (2 * keys[0].shape[1] + 1).bit_length()
+    bits = (2 * entries + 1).bit_length()
     together = max(1, BITS // bits)
     order_BS: Tensor | None = None
-    for last in range(len(keys), 0, -together):  # the last keys first: the sorts are stable
-        joined_BS = torch.zeros_like(keys[0])
-        for key_BS in keys[max(0, last - together) : last]:
-            joined_BS = joined_BS * 2**bits + key_BS
+    for last in range(depth, 0, -together):  # the last keys first: the sorts are stable
+        first = max(0, last - together)
+        key_BS = torch.cat([_joined(parts[first:last], bits) for parts in levels], 1)
+        key_BS = key_BS.reshape(1, -1) if one_row else key_BS
+        if together >= depth and counting.pairs_are_few(key_BS):
+            return counting.ascending_places(key_BS).view(images, -1)
         if order_BS is None:
-            order_BS = joined_BS.argsort(dim=1, stable=True)
+            order_BS = key_BS.argsort(dim=1, stable=True)
         else:
-            moved_BS = joined_BS.gather(1, order_BS).argsort(dim=1, stable=True)
+            moved_BS = key_BS.gather(1, order_BS).argsort(dim=1, stable=True)
             order_BS = order_BS.gather(1, moved_BS)
     assert order_BS is not None  # a node that may split has at least one bottleneck: itself
-    return _inverse(order_BS)
+    return _inverse(order_BS).view(images, -1)
+
+
+def _joined(parts: list[Tensor], bits: int) -> Tensor:
+    """Several keys as one number each, the first one in the highest bits."""
+    joined_BP = parts[0]
+    for part_BP in parts[1:]:
+        joined_BP = joined_BP * 2**bits + part_BP
+    return joined_BP

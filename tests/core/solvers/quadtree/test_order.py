@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from quadtrees import best_gain, heap_leaves, heap_order
 
 from adaptive.core import UserError
-from adaptive.core.solvers.quadtree import Geometry, batch_leaves, path_min, split_order
+from adaptive.core.solvers.quadtree import Geometry, batch_leaves, counting, path_min, split_order
 
 GEOMETRIES = [
     Geometry(64, 64, 32, 32),
@@ -16,6 +16,14 @@ GEOMETRIES = [
     Geometry(128, 128, 8, 128),
 ]
 NAMES = [f"{len(g.sides)} levels" for g in GEOMETRIES]
+
+
+@pytest.fixture(params=["sorted", "counted"])
+def way(request, monkeypatch):
+    """As CPUs find places, and as GPUs do."""
+    if request.param == "counted":
+        monkeypatch.setattr(counting, "launches_cost", lambda _: True)
+        monkeypatch.setattr(counting, "LARGEST", 2000)
 
 
 def scores(kind: str, geometry: Geometry, images: int, seed: int = 0) -> np.ndarray:
@@ -37,7 +45,7 @@ def scores(kind: str, geometry: Geometry, images: int, seed: int = 0) -> np.ndar
     "kind",
     ["distinct", "a few values", "all equal", "halves and zeros", "signed zeros", "infinite"],
 )
-def test_sorts_do_what_the_heap_does(geometry, kind):
+def test_sorts_do_what_the_heap_does(geometry, kind, way):
     score_BS = scores(kind, geometry, 20)
     rank_BS = split_order(torch.from_numpy(score_BS), geometry).rank_BS
     for score_S, rank_S in zip(score_BS, rank_BS, strict=True):
@@ -75,7 +83,7 @@ def test_leaves_tile_and_are_nested(geometry, seed, data):
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=NAMES)
-def test_leaves_are_those_of_the_heap(geometry):
+def test_leaves_are_those_of_the_heap(geometry, way):
     score_BS = scores("a few values", geometry, 4)
     order = split_order(torch.from_numpy(score_BS), geometry)
     tokens = geometry.nearest((geometry.roots + geometry.cells) / 3)
@@ -121,7 +129,7 @@ def test_path_minimum_is_that_of_the_way_from_the_root():
 
 @pytest.mark.parametrize("floor", [None, 25])
 @pytest.mark.parametrize("kind", ["distinct", "a few values"])
-def test_a_batch_shares_its_budget_as_one_heap_would(kind, floor):
+def test_a_batch_shares_its_budget_as_one_heap_would(kind, floor, way):
     geometry, images, total = Geometry(128, 128, 16, 64), 5, 5 * 4 + 3 * 40
     score_BS = scores(kind, geometry, images)
     score_BS *= np.arange(1, images + 1, dtype=np.float32)[:, None]  # busier and busier
@@ -156,7 +164,7 @@ def test_ragged_leaves_can_be_padded():
     assert len(leaves.boxes()) == len(leaves.levels()) == leaves.num_tokens
 
 
-def test_many_entries_need_several_sorts(monkeypatch):
+def test_many_entries_need_several_sorts(monkeypatch, way):
     """Where ranks of all bottlenecks do not fit into one integer, the order is the same."""
     from adaptive.core.solvers.quadtree import order
 
@@ -167,7 +175,7 @@ def test_many_entries_need_several_sorts(monkeypatch):
     assert (split_order(score_BS, geometry).rank_BS == whole).all()
 
 
-def test_one_graph_for_all():
+def test_one_graph_for_all(way):
     geometry = Geometry(256, 256)
 
     def select(score_BS):
