@@ -62,7 +62,9 @@ def load_net(path: str | Path) -> TextNet:
         )
     net = TextNet(NetSize(**json.loads(size)))
     try:
-        net.load_state_dict({k: v.float() if v.dtype == torch.half else v for k, v in state.items()})
+        net.load_state_dict(
+            {k: v.float() if v.dtype == torch.half else v for k, v in state.items()}
+        )
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"net={path}: the weights do not fit their network: {reason}") from None

@@ -27,7 +27,7 @@ def recolour(
     level_256 = np.arange(256) / 255
     contrast, light = 1 + config.colour * rng.uniform(-1, 1, 2)
     channel_3 = 1 + config.colour / 2 * rng.uniform(-1, 1, 3)
-    middle = image_HW3.mean() / 255
+    middle = sum(cv2.mean(image_HW3)[:3]) / 3 / 255
     table_256_3 = (middle + contrast * (level_256 - middle))[:, None] * light * channel_3
     table_256_13 = np.rint(np.clip(table_256_3, 0, 1) * 255).astype(np.uint8)[:, None]
     image_HW3 = cv2.LUT(image_HW3, table_256_13)

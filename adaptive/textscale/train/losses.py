@@ -43,9 +43,7 @@ class Losses:
         return self.text + self.overlap + self.border + self.scale
 
 
-def losses(
-    output_B3hw: Float[Tensor, "B 3 h w"], target_B5hw: Float[Tensor, "B 5 h w"]
-) -> Losses:
+def losses(output_B3hw: Float[Tensor, "B 3 h w"], target_B5hw: Float[Tensor, "B 5 h w"]) -> Losses:
     """The losses of a batch.
 
     Args:

@@ -1,6 +1,7 @@
 """Canvases of chips at canonical scale, as the second pass sees them, with their words.
 
-Shapes: N chips or words, 4 corners, 2 coordinates; boxes are x0, y0, x1, y1; side x side pixels.
+Shapes: N chips or words, 4 corners, 2 coordinates; H x W pixels of an image, side x side of the
+canvas; boxes are x0, y0, x1, y1.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -20,13 +22,15 @@ from adaptive.textscale.train.views import within
 from adaptive.textscale.words import CANONICAL, Words, short_sides
 
 GUTTER = 8  # pixels between chips
-FULL = 0.8  # share of the canvas that chips and gutters are to take
+FULL = 1.2  # area of the chips and gutters that are drawn; what does not fit is dropped
 EMPTY = 0.15  # share of chips without a word: the first pass errs too
 MOST = 12  # images looked at for a canvas
 
 
 def draw_canvas(
-    rng: Generator, draw_image: Callable[[], tuple[UInt8[ndarray, "H W 3"], Words]], config: SampleConfig
+    rng: Generator,
+    draw_image: Callable[[], tuple[UInt8[ndarray, "H W 3"], Words]],
+    config: SampleConfig,
 ) -> tuple[UInt8[ndarray, "side side 3"], Words]:
     """A square canvas of words cut out of several images.
 
@@ -52,11 +56,11 @@ def draw_canvas(
         every.append(words)
     canvas_HW3 = np.full((config.side, config.side, 3), 127, np.uint8)
     if not boxes:
-        return canvas_HW3, replace(every[0], quad_N42=every[0].quad_N42[:0], care_N=every[0].care_N[:0], texts=())
+        return canvas_HW3, Words(np.zeros((0, 4, 2), np.float32), np.zeros(0, bool), ())
     chips = Chips(np.array(owners), np.array(boxes), np.array(sizes))
     packing = pack(chips.size_N2, gutter=GUTTER, max_side=config.side)
     drawn_HW3 = compose(images, chips, packing, GUTTER)[0]
-    canvas_HW3[:] = drawn_HW3.mean((0, 1))
+    canvas_HW3[:] = np.rint(cv2.mean(drawn_HW3)[:3])
     canvas_HW3[: drawn_HW3.shape[0], : drawn_HW3.shape[1]] = drawn_HW3
     parts = []
     for chip in np.flatnonzero(packing.canvas_N == 0):

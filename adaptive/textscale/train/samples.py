@@ -24,7 +24,7 @@ from adaptive.textscale.train.targets import targets
 from adaptive.textscale.train.views import draw_map, show
 from adaptive.textscale.words import Words
 
-KEPT = 64  # decoded images that a process keeps
+KEPT = 128  # decoded images that a process keeps
 
 
 @dataclass(frozen=True)

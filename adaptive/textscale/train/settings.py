@@ -83,9 +83,7 @@ class SampleConfig:
         for name in ("scale", "zoom"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise UserError(
-                    f"sample.{name}={[low, high]} must be two numbers, 0 < low <= high"
-                )
+                raise UserError(f"sample.{name}={[low, high]} must be two numbers, 0 < low <= high")
         for name in ("stretch", "packed_spread"):
             if getattr(self, name) < 1:
                 raise UserError(f"sample.{name}={getattr(self, name)} must be at least 1")

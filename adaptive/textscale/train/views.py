@@ -60,11 +60,11 @@ def draw_map(
     linear_22 = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([zoom * ratio, zoom / ratio])
     place_2 = rng.uniform(0.15, 0.85, 2) * config.side
     shift_2 = place_2 - linear_22 @ centre_2
-    # As much of the image as there is room for: bare margins teach nothing.
+    # As much of the image as there is room for, and all of a small one: margins teach nothing.
     corner_42 = np.array([[0, 0], [width, 0], [width, height], [0, height]]) @ linear_22.T
     low_2, high_2 = corner_42.min(0), corner_42.max(0)
-    fits_2 = high_2 - low_2 >= config.side
-    shift_2 = np.where(fits_2, np.clip(shift_2, config.side - high_2, -low_2), shift_2)
+    ends_22 = np.sort([config.side - high_2, -low_2], 0)
+    shift_2 = np.clip(shift_2, *ends_22)
     return np.column_stack([linear_22, shift_2])
 
 
@@ -95,7 +95,7 @@ def show(
         (side, side),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=image_HW3.mean((0, 1)).tolist(),
+        borderValue=cv2.mean(image_HW3)[:3],
     )
     return view_HW3, within(replace(words, quad_N42=quad_N42), 0, 0, side, side)
 
