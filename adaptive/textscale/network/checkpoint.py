@@ -48,11 +48,11 @@ def load_net(path: str | Path) -> TextNet:
     """
     from safetensors import SafetensorError, safe_open
 
-    file = _file(Path(path).expanduser())
+    file = weights_file(Path(path).expanduser())
     try:
         with safe_open(file, "pt") as opened:
             size = (opened.metadata() or {}).get("size")
-            state = {name: opened.get_tensor(name) for name in opened.keys()}
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
     except (OSError, SafetensorError) as error:
         raise UserError(f"net={path}: the weights cannot be read: {error}") from None
     if size is None:
@@ -71,7 +71,12 @@ def load_net(path: str | Path) -> TextNet:
     return net.eval()
 
 
-def _file(path: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """The file of weights that a path means: itself, or the best in the directory of a run.
+
+    Raises:
+        UserError: there is none.
+    """
     if path.is_file():
         return path
     for home in (path, path / "artifacts" / "train"):

@@ -1,4 +1,4 @@
-"""Configuration of ``textscale_train``: a plain dataclass, free of torch; YAML holds differences."""
+"""Configuration of ``textscale_train``: a dataclass, free of torch; YAML holds differences."""
 
 from __future__ import annotations
 

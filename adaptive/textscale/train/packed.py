@@ -22,7 +22,7 @@ from adaptive.textscale.train.views import within
 from adaptive.textscale.words import CANONICAL, Words, short_sides
 
 GUTTER = 8  # pixels between chips
-FULL = 1.2  # area of the chips and gutters that are drawn; what does not fit is dropped
+FULL = 1.3  # area of the chips and gutters that are drawn; what does not fit is dropped
 EMPTY = 0.15  # share of chips without a word: the first pass errs too
 MOST = 12  # images looked at for a canvas
 
@@ -59,16 +59,18 @@ def draw_canvas(
         return canvas_HW3, Words(np.zeros((0, 4, 2), np.float32), np.zeros(0, bool), ())
     chips = Chips(np.array(owners), np.array(boxes), np.array(sizes))
     packing = pack(chips.size_N2, gutter=GUTTER, max_side=config.side)
-    drawn_HW3 = compose(images, chips, packing, GUTTER)[0]
-    canvas_HW3[:] = np.rint(cv2.mean(drawn_HW3)[:3])
-    canvas_HW3[: drawn_HW3.shape[0], : drawn_HW3.shape[1]] = drawn_HW3
-    parts = []
-    for chip in np.flatnonzero(packing.canvas_N == 0):
-        box_4, words = chips.box_N4[chip], every[chips.image_N[chip]]
-        seen = within(words, *box_4.tolist())
-        ratio_2 = chips.size_N2[chip] / (box_4[2:] - box_4[:2])
-        quad_N42 = (seen.quad_N42 - box_4[:2]) * ratio_2 + packing.corner_N2[chip]
-        parts.append(replace(seen, quad_N42=quad_N42.astype(np.float32)))
+    drawn = compose(images, chips, packing, GUTTER)
+    canvas_HW3[:] = np.rint(cv2.mean(drawn[0])[:3])
+    left, parts = 0, []
+    for number, drawn_hw3 in enumerate(drawn):
+        height, width = drawn_hw3.shape[:2]
+        if left + width > config.side:
+            continue
+        canvas_HW3[:height, left : left + width] = drawn_hw3
+        for chip in np.flatnonzero(packing.canvas_N == number):
+            place_2 = packing.corner_N2[chip] + (left, 0)
+            parts.append(_placed(every[chips.image_N[chip]], chips, int(chip), place_2))
+        left += width
     return canvas_HW3, joined(parts)
 
 
@@ -79,6 +81,15 @@ def joined(parts: list[Words]) -> Words:
         np.concatenate([part.care_N for part in parts]),
         tuple(text for part in parts for text in part.texts),
     )
+
+
+def _placed(words: Words, chips: Chips, chip: int, place_2: ndarray) -> Words:
+    """The words of an image that a chip shows, where they lie on the canvas."""
+    box_4 = chips.box_N4[chip]
+    seen = within(words, *box_4.tolist())
+    ratio_2 = chips.size_N2[chip] / (box_4[2:] - box_4[:2])
+    quad_N42 = (seen.quad_N42 - box_4[:2]) * ratio_2 + place_2
+    return replace(seen, quad_N42=quad_N42.astype(np.float32))
 
 
 def _draw_chips(
