@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
+from adaptive.textscale.cores import boxes_by_scale
 from adaptive.textscale.network.net import BORDER, MULTIPLE, SCALE, STRIDE, TEXT, TextNet
 from adaptive.textscale.words import Detections, TextMaps
 
@@ -29,8 +30,8 @@ class TextDetector:
         net: the network; it is put on the device and into evaluation mode.
         threshold: probability above which a cell belongs to the core of a word.
         box_threshold: least mean probability in a word's core.
-        unclip_ratio: how far boxes are grown from cores, see
-            :func:`~adaptive.textscale.postprocess.boxes_of_map`.
+        grow: factor of the distance by which cores are grown to words, see
+            :func:`~adaptive.textscale.cores.boxes_by_scale`.
         min_side: least short side of a box in pixels.
         device: where to compute.
         half: half precision; None: on a GPU.
@@ -43,7 +44,7 @@ class TextDetector:
         *,
         threshold: float = 0.3,
         box_threshold: float = 0.5,
-        unclip_ratio: float = 1.5,
+        grow: float = 1.0,
         min_side: float = 3.0,
         device: str = "cpu",
         half: bool | None = None,
@@ -52,7 +53,7 @@ class TextDetector:
         self.boxing = {
             "threshold": threshold,
             "box_threshold": box_threshold,
-            "unclip_ratio": unclip_ratio,
+            "grow": grow,
             "min_side": min_side,
         }
         on_gpu = device.startswith("cuda")
@@ -71,9 +72,7 @@ class TextDetector:
 
     def boxes(self, maps: TextMaps) -> Detections:
         """Words that maps show, in pixels of the network's input."""
-        from adaptive.textscale.postprocess import boxes_of_map
-
-        return boxes_of_map(maps.probability_hw, stride=maps.stride, **self.boxing)
+        return boxes_by_scale(maps, **self.boxing)
 
     def maps_of(self, images: Sequence[UInt8[ndarray, "H W 3"]]) -> list[TextMaps]:
         """Maps of several images; those of one size after padding go through together.

@@ -136,11 +136,11 @@ class DetectConfig:
     long_side: int = 960  # images are shrunk to it, in pixels
     threshold: float = 0.3  # probability above which a cell is in a word's core
     box_threshold: float = 0.5  # least mean probability in a core
-    unclip_ratio: float = 1.5  # how far boxes are grown from cores
+    grow: float = 1.0  # factor of the distance by which cores are grown to words
     pictures: int = 4  # images whose maps the report draws
 
     def validate(self) -> None:
         """Raises UserError for values out of range."""
         positive("detect", self, "long_side")
-        not_negative("detect", self, "unclip_ratio", "pictures")
+        not_negative("detect", self, "grow", "pictures")
         share("detect", self, "threshold", "box_threshold")

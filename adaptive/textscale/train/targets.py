@@ -1,11 +1,8 @@
 """What the network should say of an image whose words are known.
 
 Every target is the share of a cell's pixels that lie in a polygon, so a word whose outline moves by
-a pixel has another target though it covers the same cells. The core of a word is its quad with
-every side moved inwards by ``d = A (1 - r^2) / L``, A its area and L its perimeter, as in PSENet
-(Wang et al. 2019, arXiv:1903.12473, equation 1), for quads in closed form. d is below the radius of
-the largest circle in any convex quad, which is at least A / L, so no core is empty; and a word of
-few pixels is shrunk less, or no cell of stride 4 would see its core.
+a pixel has another target though it covers the same cells.
+Cores are of :mod:`adaptive.textscale.cores`.
 
 Shapes: N words, 4 corners, 2 coordinates, H x W pixels, h x w cells, 5 kinds of target.
 """
@@ -16,18 +13,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Float32
 from numpy import ndarray
 
+from adaptive.textscale.cores import STRIDE, clockwise, convex, offset, shrink_distances
 from adaptive.textscale.words import CANONICAL, Words, short_sides
-
-SHRINK = 0.6
-"""r: side of the core of a large square word, as a share of the word's."""
 
 LEAST = 4.0
 """Short side in pixels below which a word counts neither as text nor as background."""
-
-STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -91,50 +84,6 @@ def targets(words: Words, height: int, width: int) -> Targets:
     return Targets(text_hw, border_hw, care_hw, z_N1[number_hw], share_N1[number_hw])
 
 
-def clockwise(quad_N42: Float32[ndarray, "N 4 2"]) -> Float32[ndarray, "N 4 2"]:
-    """The quads with corners clockwise on the screen, whichever way they were."""
-    turned_N = _doubled_areas(quad_N42) < 0
-    return np.where(turned_N[:, None, None], quad_N42[:, ::-1], quad_N42)
-
-
-def convex(quad_N42: Float32[ndarray, "N 4 2"]) -> Bool[ndarray, " N"]:
-    """Which clockwise quads are convex, with four corners that differ."""
-    edge_N42 = np.roll(quad_N42, -1, 1) - quad_N42
-    return (_cross(edge_N42, np.roll(edge_N42, -1, 1)) > 0).all(1)
-
-
-def shrink_distances(
-    quad_N42: Float32[ndarray, "N 4 2"], scale_N: Float32[ndarray, " N"]
-) -> Float[ndarray, " N"]:
-    """By how many pixels the sides of each quad move inwards to become its core's.
-
-    Args:
-        quad_N42: convex.
-        scale_N: short sides in pixels. A core is a cell wide at least, where the word is.
-    """
-    perimeter_N = np.linalg.norm(np.roll(quad_N42, -1, 1) - quad_N42, axis=2).sum(1)
-    inset_N = np.abs(_doubled_areas(quad_N42)) / 2 * (1 - SHRINK**2) / perimeter_N
-    return np.clip(inset_N, 0, np.maximum(0, (scale_N - STRIDE) / 2))
-
-
-def offset(
-    quad_N42: Float32[ndarray, "N 4 2"], distance_N: Float[ndarray, " N"]
-) -> Float32[ndarray, "N 4 2"]:
-    """Clockwise, convex quads with every side moved inwards, in parallel.
-
-    Args:
-        quad_N42: the quads.
-        distance_N: in pixels; below 0 the sides move outwards.
-    """
-    edge_N42 = np.roll(quad_N42, -1, 1) - quad_N42
-    unit_N42 = edge_N42 / np.linalg.norm(edge_N42, axis=2, keepdims=True)
-    before_N42 = np.roll(unit_N42, 1, 1)
-    # A corner moves by d along both neighbours' normals: by d (u_next - u_before) / sin.
-    sine_N4 = np.maximum(_cross(before_N42, unit_N42), 0.1)  # a nearly straight corner stays near
-    moved_N42 = (unit_N42 - before_N42) * (distance_N[:, None] / sine_N4)[:, :, None]
-    return (quad_N42 + moved_N42).astype(np.float32)
-
-
 def _pixels(quad_N42: ndarray) -> ndarray:
     """Half a pixel smaller on all sides, as OpenCV fills the pixels of the outline too."""
     return offset(quad_N42, np.full(len(quad_N42), 0.5))
@@ -165,12 +114,3 @@ def _coverage(mask_HW: ndarray) -> Float32[ndarray, "h w"]:
     # Bytes, which OpenCV averages four times as fast as floats; 240 = 16 x 15 survives that.
     mean_hw = cv2.resize(mask_HW * np.uint8(240), size, interpolation=cv2.INTER_AREA)
     return mean_hw.astype(np.float32) / 240
-
-
-def _doubled_areas(quad_N42: ndarray) -> ndarray:
-    """Twice the signed areas: above 0 where corners run clockwise on the screen."""
-    return _cross(quad_N42, np.roll(quad_N42, -1, 1)).sum(1)
-
-
-def _cross(a_N42: ndarray, b_N42: ndarray) -> ndarray:
-    return a_N42[..., 0] * b_N42[..., 1] - a_N42[..., 1] * b_N42[..., 0]

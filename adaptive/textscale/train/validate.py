@@ -44,7 +44,7 @@ def make_detector(net: TextNet, config: DetectConfig, device: str) -> TextDetect
         net,
         threshold=config.threshold,
         box_threshold=config.box_threshold,
-        unclip_ratio=config.unclip_ratio,
+        grow=config.grow,
         device=device,
     )
 
