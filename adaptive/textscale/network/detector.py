@@ -74,7 +74,7 @@ class TextDetector:
         """Words that maps show, in pixels of the network's input."""
         return boxes_by_scale(maps, **self.boxing)
 
-    def maps_of(self, images: Sequence[UInt8[ndarray, "H W 3"]]) -> list[TextMaps]:
+    def maps_of(self, images: Sequence[UInt8[ndarray, "_ _ 3"]]) -> list[TextMaps]:
         """Maps of several images; those of one size after padding go through together.
 
         Args:

@@ -100,7 +100,7 @@ def _draw_chips(
     found = []
     scale_N = np.maximum(short_sides(words.quad_N42), 2.0)
     for word in rng.permutation(np.flatnonzero(words.care_N)):
-        box_4 = _padded(words.quad_N42[word], scale_N[word] * rng.uniform(0.5, 1.2))
+        box_4 = _padded(words.quad_N42[word], float(scale_N[word]) * rng.uniform(0.5, 1.2))
         scale = scale_N[word]
         if rng.random() < EMPTY:  # the same box elsewhere
             size_2 = box_4[2:] - box_4[:2]

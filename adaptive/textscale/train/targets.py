@@ -90,14 +90,17 @@ def _pixels(quad_N42: ndarray) -> ndarray:
 
 
 def _fill(map_HW: ndarray, quad_42: ndarray, value: int) -> None:
-    """Sets the pixels of a quad; 16ths of a pixel count."""
-    cv2.fillPoly(map_HW, [np.rint((quad_42 - 0.5) * 16).astype(np.int32)], value, shift=4)
+    """Sets the pixels of a convex quad; 16ths of a pixel count.
+
+    OpenCV's filling of any polygon is three times less exact than that of convex ones.
+    """
+    cv2.fillConvexPoly(map_HW, np.rint((quad_42 - 0.5) * 16).astype(np.int32), value, shift=4)
 
 
 def _filled(quad_N42: ndarray, height: int, width: int) -> ndarray:
     map_HW = np.zeros((height, width), np.uint8)
     for quad_42 in quad_N42:
-        _fill(map_HW, quad_42, 1)
+        _fill(map_HW, cv2.convexHull(quad_42)[:, 0], 1)
     return map_HW
 
 

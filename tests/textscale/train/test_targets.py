@@ -6,51 +6,15 @@ import math
 
 import numpy as np
 import pytest
-import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_text import make_words, rectangle
 
-from adaptive.textscale.train.targets import (
-    SHRINK,
-    clockwise,
-    convex,
-    offset,
-    shrink_distances,
-    targets,
-)
+from adaptive.textscale.cores import clockwise, convex, shrink_distances
+from adaptive.textscale.train.targets import targets
 from adaptive.textscale.words import short_sides
 
 angles = st.floats(0, 2 * math.pi)
-
-
-@given(width=st.floats(10, 200), height=st.floats(10, 200), angle=angles)
-def test_the_core_of_a_rectangle_is_in_closed_form(width, height, angle):
-    quad_142 = rectangle(0, 0, width, height, angle)[None]
-    scale_1 = short_sides(quad_142)
-    inset_1 = shrink_distances(quad_142, scale_1)
-    d = width * height * (1 - SHRINK**2) / (2 * (width + height))
-    expected = min(d, (min(width, height) - 4) / 2)
-    assert inset_1[0] == pytest.approx(expected, rel=1e-3)
-    core = rectangle(0, 0, width - 2 * expected, height - 2 * expected, angle)
-    np.testing.assert_allclose(offset(quad_142, inset_1)[0], core, atol=1e-2)
-
-
-@given(seed=st.integers(0, 10**6))
-def test_sides_move_in_parallel(seed):
-    """Against shapely's buffer with mitred corners, of any convex quad."""
-    rng = np.random.default_rng(seed)
-    angle_4 = np.sort(rng.uniform(0, 2 * math.pi, 4))
-    quad_142 = np.stack([np.cos(angle_4), np.sin(angle_4)], 1)[None].astype(np.float32) * 50
-    shape = shapely.Polygon(quad_142[0])
-    edge_42 = np.diff(quad_142[0], axis=0, append=quad_142[0, :1])
-    if np.linalg.norm(edge_42, axis=1).min() < 20 or shape.area < 1500:
-        return  # corners so sharp that a side vanishes
-    distance = 0.2 * shape.area / shape.length
-    for by in (distance, -distance):
-        moved = shapely.Polygon(offset(quad_142, np.array([by]))[0])
-        expected = shape.buffer(-by, join_style="mitre", mitre_limit=50)
-        assert moved.symmetric_difference(expected).area < 0.02 * expected.area
 
 
 @given(
@@ -66,7 +30,7 @@ def test_the_core_covers_its_area_wherever_it_lies(width, height, angle, x, y):
     inset = float(shrink_distances(quad_42[None], short_sides(quad_42[None]))[0])
     expected = (width - 2 * inset) * (height - 2 * inset)
     perimeter = 2 * (width + height)
-    assert found.text_hw.sum() * 16 == pytest.approx(expected, abs=0.12 * perimeter + 4)
+    assert found.text_hw.sum() * 16 == pytest.approx(expected, abs=0.1 * perimeter + 4)
     assert found.care_hw.all() and found.share_hw.sum() == pytest.approx(1, abs=1e-4)
     inside_hw = found.share_hw > 0
     z = math.log(min(width, height) / 32)
