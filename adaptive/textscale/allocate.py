@@ -90,9 +90,8 @@ def menu_of(
     kept_R = pass1_recall.expected(scale_R * pass1_zoom_R, spread_R)
     keep_R = w_R * (p_R * (1 - kept_R) + (1 - p_R) * config.false_alarm)
     side_R2 = regions.padded_R4[:, 2:] - regions.padded_R4[:, :2]
-    most_R = np.minimum(
-        config.max_zoom, config.max_side // config.stride * config.stride / side_R2.max(1)
-    )
+    largest = config.max_side // config.stride * config.stride
+    most_R = np.minimum(config.max_zoom, largest / side_R2.max(1))
     zoom_RZ = np.minimum(np.array(sorted(config.heights)) / scale_R[:, None], most_R[:, None])
     size_RZ2 = np.maximum(1, np.rint(zoom_RZ[:, :, None] * side_R2[:, None]).astype(int))
     size_RZ2 = np.minimum(size_RZ2, largest)
