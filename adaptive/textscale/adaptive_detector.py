@@ -23,7 +23,7 @@ from adaptive.core import UserError, parse_quantity
 from adaptive.textscale.allocate import boxes_by_region, menu_of
 from adaptive.textscale.canvas import compose, restore
 from adaptive.textscale.detector import as_detector, as_mapper
-from adaptive.textscale.first_look import FirstLook, affordable_side, first_look
+from adaptive.textscale.first_look import FirstLook, first_look, pass1_side
 from adaptive.textscale.latency import LatencyModel
 from adaptive.textscale.merge import merge
 from adaptive.textscale.plan import Limits, Scene, make_plan
@@ -136,18 +136,17 @@ class AdaptiveDetector:
 
     def _first_look(self, image_HW3: ndarray) -> FirstLook:
         height, width = image_HW3.shape[:2]
-        share = self.config.pass1_share
-        room = share * self.pixels
+        room = self.pixels
         if math.isfinite(self.latency):
             model = self._model("prior")
-            room = min(room, (share * self.latency - model.call) / max(model.pixel, 1e-15))
-        side = affordable_side(width, height, self.config, room)
+            left = self.latency - _OVERHEAD - model.call
+            room = min(room, left / max(model.pixel, 1e-15))
+        side = pass1_side(width, height, self.config, room)
         if side is None:
-            least = self.config.stride**2
-            setting = "pixels" if share * self.pixels < least else "latency"
+            setting = "pixels" if room == self.pixels else "latency"
             raise UserError(
-                f"budget.{setting} leaves {max(room, 0):.0f} pixels for pass 1, and the smallest "
-                f"input of a {width} x {height} image takes more: raise it, or adapt.pass1_share"
+                f"budget.{setting} leaves {max(room, 0):.0f} pixels to look at an image of {width} "
+                f"x {height}, and a detector takes {self.config.stride**2} at least: raise it"
             )
         return first_look(self.mapper, image_HW3, side, self.config)
 

@@ -46,15 +46,23 @@ def copy_size(width: int, height: int, side: float, stride: int) -> tuple[int, i
     return w, h, math.ceil(w / stride) * math.ceil(h / stride) * stride**2
 
 
-def affordable_side(width: int, height: int, config: AdaptConfig, room: float) -> int | None:
-    """Largest long side of a copy, up to the one that is set, with at most ``room`` pixels.
+def pass1_side(width: int, height: int, config: AdaptConfig, room: float) -> int | None:
+    """Long side of the copy of an image under a budget of ``room`` pixels for both passes.
 
-    None where not even the smallest input has room.
+    A prior that sees nothing makes the second look worthless, so the side that is set comes first,
+    all of the budget if need be: pass 1 is then single-scale detection at that budget. Larger
+    budgets let pass 1 grow with them. None where not even the smallest input has room.
     """
-    sides = range(min(config.pass1_side, max(width, height)), 0, -1)
-    return next(
-        (side for side in sides if copy_size(width, height, side, config.stride)[2] <= room), None
-    )
+    full = max(width, height)
+
+    def largest(side: int, pixels: float) -> int:
+        sides = range(min(side, full), 0, -1)
+        fits = (s for s in sides if copy_size(width, height, s, config.stride)[2] <= pixels)
+        return next(fits, 0)
+
+    if math.isinf(room):
+        return min(config.pass1_side, full)
+    return max(largest(config.pass1_side, room), largest(full, config.pass1_share * room)) or None
 
 
 def first_look(
