@@ -90,10 +90,11 @@ def menu_of(
     kept_R = pass1_recall.expected(scale_R * pass1_zoom_R, spread_R)
     keep_R = w_R * (p_R * (1 - kept_R) + (1 - p_R) * config.false_alarm)
     side_R2 = regions.padded_R4[:, 2:] - regions.padded_R4[:, :2]
-    most_R = np.minimum(config.max_zoom, config.max_side // config.stride * config.stride / side_R2.max(1))
+    largest = config.max_side // config.stride * config.stride
+    most_R = np.minimum(config.max_zoom, largest / side_R2.max(1))
     zoom_RZ = np.minimum(np.array(sorted(config.heights)) / scale_R[:, None], most_R[:, None])
     size_RZ2 = np.maximum(1, np.rint(zoom_RZ[:, :, None] * side_R2[:, None]).astype(int))
-    size_RZ2 = np.minimum(size_RZ2, config.max_side // config.stride * config.stride)
+    size_RZ2 = np.minimum(size_RZ2, largest)
     seen_RZ = recall.expected(zoom_RZ * scale_R[:, None], spread_R[:, None])
     zoom_loss_RZ = (w_R * p_R)[:, None] * (1 - seen_RZ)
     repeated_RZ = np.diff(zoom_RZ, axis=1, prepend=0) < 1e-9  # clipped at the same zoom
@@ -163,9 +164,9 @@ def boxes_by_region(
     centre_N2: Float[ndarray, "N 2"], box_R4: Float[ndarray, "R 4"]
 ) -> tuple[Int[ndarray, " N"], Bool[ndarray, " N"]]:
     """The smallest region that holds each box's centre, and whether there is one."""
-    inside_NR = (
-        (centre_N2[:, None] >= box_R4[:, :2]) & (centre_N2[:, None] <= box_R4[:, 2:])
-    ).all(2)
+    inside_NR = ((centre_N2[:, None] >= box_R4[:, :2]) & (centre_N2[:, None] <= box_R4[:, 2:])).all(
+        2
+    )
     area_R = (box_R4[:, 2:] - box_R4[:, :2]).prod(1)
     if not len(area_R):
         return np.zeros(len(centre_N2), int), np.zeros(len(centre_N2), bool)

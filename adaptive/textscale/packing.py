@@ -17,7 +17,7 @@ from numpy import ndarray
 
 from adaptive.core.errors import UserError
 
-_WIDTHS = 24
+_WIDTHS = 20
 
 
 @dataclass(frozen=True)
@@ -72,25 +72,26 @@ def pack(
     width_C = _candidates(size_N2, stride, gutter, limit)
     order_N = np.lexsort((-size_N2[:, 0], -size_N2[:, 1]))
     shelf_NC, x_NC, height_SC = _shelves(size_N2[order_N], width_C, gutter)
-    pixels_C, layouts = [], []
-    for c, width in enumerate(width_C):
-        height_S = height_SC[height_SC[:, c] > 0, c]
-        most = limit if max_pixels is None else min(limit, max(max_pixels // width, stride))
-        canvas_S, y_S = _stack(height_S.tolist(), gutter, most)
-        shelf_N = shelf_NC[:, c]
-        right_N = x_NC[:, c] + size_N2[order_N, 0]
-        size_M2 = np.zeros((canvas_S[-1] + 1, 2), int)
-        np.maximum.at(size_M2[:, 0], canvas_S[shelf_N], right_N)
-        np.maximum.at(size_M2[:, 1], canvas_S, y_S + height_S)
-        size_M2 = -(-size_M2 // stride) * stride
-        pixels_C.append(int(size_M2.prod(1).sum()))
-        layouts.append((canvas_S, y_S, size_M2))
-    best = int(np.argmin(pixels_C))
-    canvas_S, y_S, size_M2 = layouts[best]
+    right_NC = x_NC + size_N2[order_N, :1]
+    tall_C = (height_SC + gutter * (height_SC > 0)).sum(0) - gutter
+    best = int((_up(right_NC.max(0), stride) * _up(tall_C, stride)).argmin())
+
+    width, shelf_N = int(width_C[best]), shelf_NC[:, best]
+    height_S = height_SC[height_SC[:, best] > 0, best]
+    most = limit if max_pixels is None else min(limit, max(max_pixels // width, stride))
+    canvas_S, y_S = _stack(height_S.tolist(), gutter, most)
+    size_M2 = np.zeros((canvas_S[-1] + 1, 2), int)
+    np.maximum.at(size_M2[:, 0], canvas_S[shelf_N], right_NC[:, best])
+    np.maximum.at(size_M2[:, 1], canvas_S, y_S + height_S)
     place_N = np.argsort(order_N)
-    shelf_N = shelf_NC[place_N, best]
+    shelf_N = shelf_N[place_N]
     corner_N2 = np.stack([x_NC[place_N, best], y_S[shelf_N]], 1)
-    return Packing(canvas_S[shelf_N], corner_N2, size_M2)
+    return Packing(canvas_S[shelf_N], corner_N2, _up(size_M2, stride))
+
+
+def _up(pixels: ndarray, stride: int) -> ndarray:
+    """The next multiples of the stride."""
+    return -(-pixels // stride) * stride
 
 
 def _candidates(size_N2: ndarray, stride: int, gutter: int, limit: int) -> ndarray:

@@ -6,7 +6,7 @@ Shapes: I images, R regions of all of them, N chips, Z zooms of a whole image.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -33,13 +33,15 @@ class Scene:
     Attributes:
         menu: options of all regions.
         image_R: image of each region.
-        box_R4: what a chip of the region shows, in whole pixels of its image.
+        tight_R4: box of each region, in pixels of its image.
+        box_R4: what a chip of the region shows, with padding, in whole pixels.
         scale_R, spread_R: height of the text in its image, and the uncertainty of its log.
         size_I2: width and height of the images.
     """
 
     menu: Menu
     image_R: Int[ndarray, " R"]
+    tight_R4: Float[ndarray, "R 4"]
     box_R4: Int[ndarray, "R 4"]
     scale_R: Float[ndarray, " R"]
     spread_R: Float[ndarray, " R"]

@@ -12,11 +12,14 @@ from adaptive.core.errors import UserError
 class AdaptConfig:
     """How text is found on a small copy, and what is spent on a second look."""
 
-    pass1_side: int = 480  # long side in pixels of the copy that pass 1 sees; never enlarged
-    pass1_share: float = 0.5  # of a budget that pass 1 may take; its copy is smaller if need be
+    # long side in pixels of the copy that pass 1 sees, never above the image's; a budget that does
+    # not reach for it is all spent on pass 1
+    pass1_side: int = 480
+    # share of a large budget that pass 1 takes where that makes its copy larger than pass1_side
+    pass1_share: float = 0.5
     threshold: float = 0.2  # probability above which pass 1 suspects text
     # heights in pixels that a region's text may be brought to; 32 is canonical
-    heights: list[float] = field(default_factory=lambda: [12.0, 16.0, 20.0, 25.0, 32.0, 44.0])
+    heights: list[float] = field(default_factory=lambda: [12.0, 16.0, 20.0, 25.0, 32.0, 44.0, 60.0])
     max_zoom: float = 3.0  # enlarging further shows nothing more
     # without a budget: expected share of the words that may be lost against every region at its
     # best zoom
