@@ -80,7 +80,7 @@ def compose(
     canvases = []
     for m, (width, height) in enumerate(packing.size_M2.tolist()):
         here = np.flatnonzero(packing.canvas_N == m)
-        parts = [_cut(images, chips, n) for n in here]
+        parts = [_cut(images, chips, n) for n in here.tolist()]
         means = np.array([part.mean((0, 1)) for part in parts])
         areas = chips.size_N2[here].prod(1)
         canvas_hw3 = np.empty((height, width, 3), np.uint8)

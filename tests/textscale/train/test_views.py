@@ -105,8 +105,9 @@ def test_canvases_hold_words_at_about_canonical_scale(seed):
     scenes = iter(Scenes(30, seed))
     canvas_HW3, words = draw_canvas(rng, lambda: next(scenes)[1:], replace(CONFIG, side=256))
     assert canvas_HW3.shape == (256, 256, 3) and len(words) > 0
+    # Scenes have words of 14 to 28 pixels: a chip's neighbours are up to twice as large as its own.
     scale_N = short_sides(words.quad_N42[words.care_N])
-    assert (scale_N > 32 / 1.6 - 1.5).all() and (scale_N < 32 * 1.6 + 1.5).all()
+    assert (scale_N > 32 / 1.6 / 2 - 1.5).all() and (scale_N < 32 * 1.6 * 2 + 1.5).all()
     assert words.quad_N42.min() > -12 and words.quad_N42.max() < 268
     for quad_42 in words.quad_N42[words.care_N]:  # light boxes on grey, by more than half
         inside_HW = painted(quad_42, 256, 256)[..., 0] > 0
