@@ -58,7 +58,7 @@ def test_it_needs_a_network():
 
 def test_it_is_known_without_importing_torch():
     program = (
-        "import sys, adaptive.textscale, adaptive.textscale.network, adaptive.textscale.train.config\n"
+        "import sys, adaptive.textscale.network, adaptive.textscale.train.config\n"
         "heavy = {'torch', 'cv2', 'timm', 'shapely', 'onnxruntime'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "from adaptive.core.prior import PRIORS\n"

@@ -63,8 +63,9 @@ class SampleConfig:
 
     side: int = 640  # of the square samples, in pixels
     # short sides in pixels that words are shown at, log-uniform: one word of each view
-    scale: tuple[float, float] = (6.0, 160.0)
-    zoom: tuple[float, float] = (0.2, 4.0)  # limits of what an image is enlarged by
+    scale: list[float] = field(default_factory=lambda: [6.0, 160.0])
+    # limits of what an image is enlarged by
+    zoom: list[float] = field(default_factory=lambda: [0.2, 4.0])
     rotate: float = 12.0  # degrees, at most, either way
     turn: float = 0.05  # probability of a quarter turn more
     stretch: float = 1.25  # of one axis against the other, at most
@@ -81,9 +82,9 @@ class SampleConfig:
         if self.side < MULTIPLE or self.side % MULTIPLE:
             raise UserError(f"sample.side={self.side} must be a multiple of {MULTIPLE}")
         for name in ("scale", "zoom"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise UserError(f"sample.{name}={[low, high]} must be two numbers, 0 < low <= high")
+            given = getattr(self, name)
+            if len(given) != 2 or not 0 < given[0] <= given[1]:
+                raise UserError(f"sample.{name}={given} must be two numbers, 0 < low <= high")
         for name in ("stretch", "packed_spread"):
             if getattr(self, name) < 1:
                 raise UserError(f"sample.{name}={getattr(self, name)} must be at least 1")

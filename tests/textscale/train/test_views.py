@@ -52,7 +52,7 @@ def test_words_are_where_their_pixels_are(seed):
 @settings(max_examples=25)
 def test_sizes_cover_the_range(seed):
     """The word that a view is of has a size in the range, up to the stretch."""
-    config = replace(CONFIG, anywhere=0.0, zoom=(0.01, 100.0), scale=(8.0, 64.0))
+    config = replace(CONFIG, anywhere=0.0, zoom=[0.01, 100.0], scale=[8.0, 64.0])
     words = make_words(rectangle(100, 100, 60, 20, 0.3))
     map_23 = draw_map(np.random.default_rng(seed), words, 200, 200, config)
     size = float(short_sides(apply(map_23, words.quad_N42))[0])
@@ -62,7 +62,7 @@ def test_sizes_cover_the_range(seed):
 @given(seed=seeds, zoom=st.floats(0.3, 3.0))
 @settings(max_examples=25)
 def test_a_view_shows_as_much_of_the_image_as_it_can(seed, zoom):
-    config = replace(CONFIG, anywhere=1.0, zoom=(zoom, zoom), rotate=0.0, turn=0.0, stretch=1.0)
+    config = replace(CONFIG, anywhere=1.0, zoom=[zoom, zoom], rotate=0.0, turn=0.0, stretch=1.0)
     map_23 = draw_map(np.random.default_rng(seed), make_words(), 200, 150, config)
     low_2, high_2 = apply(map_23, rectangle(75, 100, 150, 200)[None])[0][[0, 2]]
     for low, high in zip(low_2, high_2, strict=True):
@@ -74,7 +74,7 @@ def test_a_view_shows_as_much_of_the_image_as_it_can(seed, zoom):
 
 def test_words_that_are_drawn_are_those_that_are_asked_for():
     words = make_words(rectangle(40, 40, 30, 10), rectangle(160, 160, 30, 10))
-    config = replace(CONFIG, anywhere=0.0, scale=(30.0, 30.0), zoom=(3.0, 3.0))
+    config = replace(CONFIG, anywhere=0.0, scale=[30.0, 30.0], zoom=[3.0, 3.0])
     for seed in range(8):
         rng = np.random.default_rng(seed)
         map_23 = draw_map(rng, words, 200, 200, config, np.array([0.0, 1.0]))
@@ -140,7 +140,7 @@ def test_light_changes_and_shapes_stay():
     ("changes", "words"),
     [
         ({"side": 100}, "sample.side=100 must be a multiple of 32"),
-        ({"scale": (9.0, 3.0)}, r"sample.scale=\[9.0, 3.0\] must be two numbers"),
+        ({"scale": [9.0, 3.0]}, r"sample.scale=\[9.0, 3.0\] must be two numbers"),
         ({"stretch": 0.5}, "sample.stretch=0.5 must be at least 1"),
         ({"packed": 1.5}, "sample.packed=1.5 must lie in 0 to 1"),
         ({"colour": 1.0}, "sample.colour=1.0 must lie in 0 to 1, 1 excluded"),
