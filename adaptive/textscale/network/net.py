@@ -112,7 +112,7 @@ def _backbone(name: str, pretrained: bool) -> Any:
     import timm
 
     try:
-        found = timm.create_model(name, features_only=True, pretrained=pretrained)
+        found: Any = timm.create_model(name, features_only=True, pretrained=pretrained)
         strides = found.feature_info.reduction()
         wanted = [strides.index(stride) for stride in (4, 8, 16, 32)]
         if len(wanted) < len(strides):

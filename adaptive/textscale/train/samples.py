@@ -51,17 +51,17 @@ class Samples(Sequence[tuple[UInt8[ndarray, "3 side side"], Float32[ndarray, "5 
         sources: of the images.
         config: how samples are made.
         seed: of all that is random.
-        count: numbers begin at 0 and end before it.
+        total: how many there are.
     """
 
     sources: list[Source]
     config: SampleConfig
     seed: int
-    count: int
+    total: int
     _kept: OrderedDict[tuple[int, int], Any] = field(default_factory=OrderedDict, repr=False)
 
     def __len__(self) -> int:
-        return self.count
+        return self.total
 
     def __getitem__(self, index: Any) -> Any:
         image_HW3, words = self.annotated(index)
@@ -78,7 +78,8 @@ class Samples(Sequence[tuple[UInt8[ndarray, "3 side side"], Float32[ndarray, "5 
             image_HW3, words = draw_canvas(rng, lambda: self._draw(rng)[:2], self.config)
         else:
             image_HW3, words, anchors = self._draw(rng)
-            map_23 = draw_map(rng, words, *image_HW3.shape[:2], self.config, anchors)
+            height, width = image_HW3.shape[:2]
+            map_23 = draw_map(rng, words, height, width, self.config, anchors)
             image_HW3, words = show(image_HW3, words, map_23, self.config.side)
         return recolour(rng, image_HW3, self.config), words
 
@@ -107,7 +108,7 @@ def batches(samples: Samples, batch: int, workers: int, first: int, *, pin: bool
     """Iterates over batches ``(image_B3HW, target_B5hw)`` of tensors, from a step on.
 
     Args:
-        samples: ``count`` a multiple of ``batch``.
+        samples: ``total`` a multiple of ``batch``.
         batch: samples of a step.
         workers: processes that make samples ahead; 0: none but this one.
         first: step to begin with.

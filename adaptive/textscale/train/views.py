@@ -51,7 +51,8 @@ def draw_map(
         word = rng.choice(len(words), p=chance_N / chance_N.sum())
         centre_2 = words.quad_N42[word].mean(0)
         scale = float(short_sides(words.quad_N42[word : word + 1])[0])
-    zoom = float(np.clip(_log_uniform(rng, *config.scale) / max(scale, 1.0), *config.zoom))
+    least, most = config.zoom
+    zoom = min(max(_log_uniform(rng, *config.scale) / max(scale, 1.0), least), most)
     ratio = math.sqrt(_log_uniform(rng, 1 / config.stretch, config.stretch))
     angle = math.radians(rng.uniform(-config.rotate, config.rotate))
     if rng.random() < config.turn:
