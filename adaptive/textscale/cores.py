@@ -84,7 +84,7 @@ def clockwise(quad_N42: Float32[ndarray, "N 4 2"]) -> Float32[ndarray, "N 4 2"]:
 def convex(quad_N42: Float32[ndarray, "N 4 2"]) -> Bool[ndarray, " N"]:
     """Which clockwise quads are convex, with four corners that differ."""
     edge_N42 = np.roll(quad_N42, -1, 1) - quad_N42
-    return (_cross(edge_N42, np.roll(edge_N42, -1, 1)) > 0).all(1)
+    return np.all(_cross(edge_N42, np.roll(edge_N42, -1, 1)) > 0, axis=1)
 
 
 def shrink_distances(

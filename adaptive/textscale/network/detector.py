@@ -42,7 +42,7 @@ class TextDetector:
         self,
         net: TextNet,
         *,
-        threshold: float = 0.3,
+        threshold: float = 0.5,
         box_threshold: float = 0.5,
         grow: float = 1.0,
         min_side: float = 3.0,

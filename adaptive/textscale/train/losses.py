@@ -5,8 +5,6 @@ Shapes: B images, h x w cells, 3 channels of the network's output, 5 maps of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,44 +19,28 @@ KNEE = 0.2
 """Error of the log-scale, in nats, beyond which the loss grows linearly."""
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Parts of the loss, each of one number.
-
-    Attributes:
-        text: balanced cross entropy of cores, in nats.
-        overlap: dice loss of cores, 0 to 1.
-        border: dice loss of outlines, 0 to 1.
-        scale: smooth L1 of the log-scale, in nats.
-    """
-
-    text: Tensor
-    overlap: Tensor
-    border: Tensor
-    scale: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """Their sum: all are of a size."""
-        return self.text + self.overlap + self.border + self.scale
-
-
-def losses(output_B3hw: Float[Tensor, "B 3 h w"], target_B5hw: Float[Tensor, "B 5 h w"]) -> Losses:
-    """The losses of a batch.
+def losses(
+    output_B3hw: Float[Tensor, "B 3 h w"], target_B5hw: Float[Tensor, "B 5 h w"]
+) -> dict[str, Tensor]:
+    """The parts of a batch's loss, all of a size; training minimises their sum.
 
     Args:
         output_B3hw: of the network.
         target_B5hw: :meth:`~adaptive.textscale.train.targets.Targets.stacked` of each image.
+
+    Returns:
+        ``text``: balanced cross entropy of cores, in nats; ``overlap``: dice loss of cores, 0 to 1;
+        ``border``: dice loss of outlines, 0 to 1; ``scale``: smooth L1 of the log-scale, in nats.
     """
     output_B3hw = output_B3hw.float()
     text_Bhw, border_Bhw, care_Bhw, scale_Bhw, share_Bhw = target_B5hw.unbind(1)
     logit_Bhw = output_B3hw[:, TEXT]
-    return Losses(
-        text=mined_cross_entropy(logit_Bhw, text_Bhw, care_Bhw, share_Bhw),
-        overlap=dice(logit_Bhw, text_Bhw, care_Bhw),
-        border=dice(output_B3hw[:, BORDER], border_Bhw, care_Bhw),
-        scale=scale_error(output_B3hw[:, SCALE], scale_Bhw, share_Bhw),
-    )
+    return {
+        "text": mined_cross_entropy(logit_Bhw, text_Bhw, care_Bhw, share_Bhw),
+        "overlap": dice(logit_Bhw, text_Bhw, care_Bhw),
+        "border": dice(output_B3hw[:, BORDER], border_Bhw, care_Bhw),
+        "scale": scale_error(output_B3hw[:, SCALE], scale_Bhw, share_Bhw),
+    }
 
 
 def mined_cross_entropy(

@@ -135,7 +135,7 @@ class DetectConfig:
     """How words are read off the network's maps in validation."""
 
     long_side: int = 960  # images are shrunk to it, in pixels
-    threshold: float = 0.3  # probability above which a cell is in a word's core
+    threshold: float = 0.5  # probability above which a cell is in a word's core
     box_threshold: float = 0.5  # least mean probability in a core
     grow: float = 1.0  # factor of the distance by which cores are grown to words
     pictures: int = 4  # images whose maps the report draws

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from adaptive.core.errors import UserError
 from adaptive.core.training import load_checkpoint, save_checkpoint, warmup_cosine
 from adaptive.textscale.network.net import TextNet
-from adaptive.textscale.train.losses import Losses, losses
+from adaptive.textscale.train.losses import losses
 from adaptive.textscale.train.samples import Samples, batches
 from adaptive.textscale.train.settings import TrainConfig
 
@@ -143,8 +143,9 @@ class Trainer:
         image_B3HW = image_B3HW.float().div(255).contiguous(memory_format=torch.channels_last)
         with self._autocast():
             output_B3hw = self.net(image_B3HW)
-        found: Losses = losses(output_B3hw, target_B5hw)
-        return found.total, {"loss": found.total, **vars(found)}
+        found = losses(output_B3hw, target_B5hw)
+        loss = torch.stack(list(found.values())).sum()
+        return loss, {"loss": loss, **found}
 
     def _autocast(self) -> Any:
         if self.on_gpu and self.config.amp:

@@ -101,6 +101,8 @@ def test_it_learns(tmp_path):
         log=lambda **r: records.append(r), on_validate=judge,
     )  # fmt: skip
     trainer.run()
+    parts = [records[-1][part] for part in ("text", "overlap", "border", "scale")]
+    assert records[-1]["loss"] == pytest.approx(sum(parts), rel=1e-5)
     assert records[-1]["step"] == 100 and records[-1]["loss"] < 0.5 * records[0]["loss"]
     assert scores[-1].score.hmean > 0.5 and scores[-1].scale_error < 0.3
     assert scores[-1].score.care_words == 24 and len(scores[-1].found) == 6
