@@ -9,6 +9,10 @@ import sys
 from typing import cast
 
 from hydra import compose, initialize_config_module
+from hydra._internal.core_plugins.importlib_resources_config_source import (
+    ImportlibResourcesConfigSource,
+)
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
@@ -22,13 +26,32 @@ TASK_MODULES = (
     "adaptive.core.profiling.config",
     "adaptive.llm_puzzle.config",
     "adaptive.quadformer.config",
+    "adaptive.textscale.data.config",
+    "adaptive.textscale.evaluate.config",
+    "adaptive.textscale.train.config",
 )
-RECIPES = "pkg://adaptive.experiments"
+RECIPES = "recipes://adaptive.experiments"
+
+
+class RecipeSource(ImportlibResourcesConfigSource):
+    """The recipes of a package, as the group ``exp``.
+
+    Hydra takes every folder of a source for a group of that name, whose settings nobody could set
+    then: ``experiments/results`` would keep a task from having a setting ``results``.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        return "recipes"
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path in ("", "exp") and super().is_group(config_path)
 
 
 def register() -> None:
     """Makes every task a choice of Hydra's group ``task``, whose settings are top-level keys, and
     a group of every setting of a task that is chosen by name."""
+    SourcesRegistry.instance().register(RecipeSource)
     for module in TASK_MODULES:
         importlib.import_module(module)
     store = ConfigStore.instance()

@@ -32,6 +32,7 @@ SHAPE_CHECKED += [f"adaptive.core.solvers.{name}" for name in SOLVERS if name !=
 SHAPE_CHECKED += [
     f"adaptive.quadformer.{name}" for name in ("data", "demo", "evaluate", "mosaic", "train")
 ]
+SHAPE_CHECKED += ["adaptive.textscale"]
 install_import_hook(SHAPE_CHECKED, "typechecker.checked")
 
 settings.register_profile(

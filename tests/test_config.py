@@ -89,6 +89,12 @@ def test_sweep_labels_of_common_overrides_read_well():
     assert config.sweep_label(OmegaConf.create(["+exp=toy"])) == "defaults"
 
 
+def test_settings_may_be_called_like_folders_beside_the_recipes():
+    loaded = adaptive.load("textscale_score", "gt=a", "results=b").config
+    assert (loaded.gt, loaded.results) == ("a", "b")
+    assert (Path(__file__).parents[1] / "experiments" / "results").is_dir()
+
+
 @pytest.mark.parametrize("name", recipes())
 def test_the_command_line_and_python_give_the_same_experiment(name):
     """The command line's own configuration, as it prints it, against ``adaptive.load``."""

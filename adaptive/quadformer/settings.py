@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from adaptive.core.checks import not_negative, positive, share
 from adaptive.core.errors import UserError
 
 MEMORY = ("auto", "device", "stream")
@@ -214,25 +215,3 @@ class EvaluateConfig:
                 f"evaluate.floor={self.floor} is of images that share tokens: set "
                 "evaluate.shared=true, or evaluate.floor=null"
             )
-
-
-def positive(prefix: str, settings: Any, *names: str) -> None:
-    """Refuses values that are not above 0; ``prefix`` is empty at the top."""
-    for name in names:
-        if not getattr(settings, name) > 0:
-            where = f"{prefix}.{name}" if prefix else name
-            raise UserError(f"{where}={getattr(settings, name)} must be above 0")
-
-
-def not_negative(prefix: str, settings: Any, *names: str) -> None:
-    """Refuses values below 0."""
-    for name in names:
-        if not getattr(settings, name) >= 0:
-            raise UserError(f"{prefix}.{name}={getattr(settings, name)} must not be negative")
-
-
-def share(prefix: str, settings: Any, *names: str) -> None:
-    """Refuses values outside 0 to 1."""
-    for name in names:
-        if not 0 <= getattr(settings, name) <= 1:
-            raise UserError(f"{prefix}.{name}={getattr(settings, name)} must lie in 0 to 1")

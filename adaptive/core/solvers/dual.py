@@ -10,6 +10,11 @@ is replaced by a soft minimum of temperature t, which makes the function smooth,
 barrier keeps v positive; Newton's method climbs while t falls. Each step costs a few passes over
 [G, K], and each visited point gives the exact L(v), which needs no tolerance to be true.
 
+With a single row that binds, L is a concave chain of lines over a number, whose top is found
+exactly: two lines that support it on either side meet above it, and L there is a third line that
+replaces one of them, or the top (Kelley's cutting planes in one dimension). That takes some ten
+passes, a tenth of the time that Newton's method takes.
+
 Shapes: G groups, K options, R rows.
 """
 
@@ -128,9 +133,38 @@ class _Ascent:
                 return
             self.v_R, value, p_GK = new_R, new_value, new_p_GK
 
+    def line(self, v: float) -> tuple[float, float]:
+        """L(v) of the only row, and the slope there of the line that supports it."""
+        bound = self.certify(np.array([v]))
+        choice_G = next(reversed(self.trail.values()))
+        return bound, float(self.program.pick(self.use_RGK[0], choice_G).sum() - self.room_R[0])
+
+    def bracket(self, deadline: float) -> None:
+        """The top of L where there is one row."""
+        low, (low_value, low_slope) = 0.0, self.line(0.0)
+        high, (high_value, high_slope) = float(self.v_R[0]), self.line(float(self.v_R[0]))
+        while high_slope > 0 and self.best_bound <= self.ceiling:  # the top lies further out
+            low, low_value, low_slope = high, high_value, high_slope
+            high *= 4
+            high_value, high_slope = self.line(high)
+        while low_slope > 0 > high_slope and time.perf_counter() < deadline:
+            meet = (high_value - low_value + low_slope * low - high_slope * high) / (
+                low_slope - high_slope
+            )
+            limit = low_value + low_slope * (meet - low)
+            value, slope = self.line(meet)
+            if value >= limit - 1e-15 * max(abs(limit), 1e-3) or not low < meet < high:
+                return
+            if slope > 0:
+                low, low_value, low_slope = meet, value, slope
+            else:
+                high, high_value, high_slope = meet, value, slope
+
     def run(self, deadline: float) -> Dual:
         self.certify(np.zeros(len(self.rows)))
-        if len(self.rows):
+        if len(self.rows) == 1:
+            self.bracket(deadline)
+        elif len(self.rows):
             G = self.shape[0]
             t, coldest = (1e-3 if self.warm else 0.5) / G, 1e-9 / G
             self.certify(self.v_R)

@@ -25,6 +25,8 @@ from adaptive.core.registry import Registry
 
 # Sums of floats are compared with a slack of this share of their terms' size: "0.1 + 0.2 <= 0.3".
 SLACK = 1e-12
+# Pairs of options compared at a time: small groups together, large ones in bounded memory.
+_PAIRS = 1_000_000
 # A relative gap below this is rounding, and counts as none.
 ZERO_GAP = 1e-9
 
@@ -225,14 +227,15 @@ def undominated(
     """
     keep_GK = np.isfinite(loss_GK)
     values_VGK = np.concatenate([loss_GK[None], use_RGK])
-    for g, keep_K in enumerate(keep_GK):
-        alive = np.flatnonzero(keep_K)
-        no_worse_NN = np.ones((len(alive), len(alive)), dtype=bool)  # [i, j]: i replaces j
-        for values_K in values_VGK[:, g]:
-            values_N = values_K[alive]
-            no_worse_NN &= values_N[:, None] <= values_N[None]
-        first_NN = np.tri(len(alive), k=-1, dtype=bool).T  # i before j
-        keep_K[alive] = ~(no_worse_NN & (~no_worse_NN.T | first_NN)).any(0)
+    G, K = loss_GK.shape
+    step = max(1, _PAIRS // K**2)  # groups looked at together
+    for g in range(0, G, step):
+        part_VgK = values_VGK[:, g : g + step]
+        no_worse_gKK = (part_VgK[:, :, :, None] <= part_VgK[:, :, None]).all(0)  # i replaces j
+        no_worse_gKK &= keep_GK[g : g + step, :, None]
+        first_KK = np.tri(K, k=-1, dtype=bool).T  # i before j
+        beaten_gKK = no_worse_gKK & (~no_worse_gKK.swapaxes(1, 2) | first_KK)
+        keep_GK[g : g + step] &= ~beaten_gKK.any(1)
     return keep_GK
 
 

@@ -1,0 +1,1 @@
+"""Scene text with annotations: read from ICDAR's files, or rendered."""

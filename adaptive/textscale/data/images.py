@@ -1,0 +1,40 @@
+"""Decoding photographs as people see them.
+
+Shapes: H x W pixels, 3 channels in the order red, green, blue.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from adaptive.core.errors import UserError
+
+
+class UnreadableImage(UserError):
+    """An image that cannot be decoded, or has no pixels; sets skip it and count it."""
+
+
+def decode_image(content: bytes, name: str) -> UInt8[ndarray, "H W 3"]:
+    """An encoded image, turned as its EXIF orientation says.
+
+    Args:
+        content: of a file in any format that Pillow reads; of several frames, the first.
+        name: of the file in messages.
+
+    Raises:
+        UnreadableImage: it is damaged, empty or no image.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            # A transposed copy is made where the orientation asks for one.
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        what = "is empty" if not content else f"cannot be decoded as an image ({error})"
+        raise UnreadableImage(f"{name} {what}: remove or replace it") from None
+    return np.asarray(image)

@@ -1,0 +1,72 @@
+"""The report of a ``textscale_score`` run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from adaptive.core.report import Report
+from adaptive.core.run import StageContext, to_plain
+from adaptive.textscale.evaluate.by_height import BANDS, HeightRecall
+from adaptive.textscale.evaluate.config import TextscaleScoreConfig
+
+WORST = 20
+"""Images that the report lists: those with most mistakes."""
+
+
+def report_score(context: StageContext, config: TextscaleScoreConfig) -> None:
+    """Writes the page: the competition's numbers, recall by height, images with most mistakes."""
+    found = json.loads((context.input("score") / "score.json").read_text(encoding="utf-8"))
+    total, tight = found["total"], found["tiou"]
+    report = Report(config.name, f"{config.results} against {config.gt}")
+    names = ("precision", "recall", "hmean")
+    report.numbers({name: total[name] for name in names})
+    report.text(
+        f"{total['matches']:,} matches of {total['care_words']:,} words and "
+        f"{total['care_detections']:,} detections that count, by the rules of ICDAR 2015, "
+        "Challenge 4: IoU above 0.5, one to one."
+    )
+    report.section("Tightness").table(
+        [{"rule": "ICDAR 2015", **{n: total[n] for n in names}}, {"rule": "TIoU", **tight}],
+        "TIoU (Liu et al. 2019) discounts matches of words that are cut or merged",
+    )
+    report.section("By height").table(
+        height_rows({n: HeightRecall(**band) for n, band in found["by_height"].items()}),
+        "Recall by the short side of each word's smallest rectangle",
+    )
+    report.section("Most mistakes").table(
+        worst_images(found["images"]), f"The {WORST} images with most misses and false alarms"
+    )
+    plain = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
+    report.section("Configuration").code("config.yaml", plain).save(context.dir / "report.html")
+
+
+def height_rows(bands: Mapping[str, HeightRecall]) -> list[dict[str, Any]]:
+    """A row of a table for each band of heights."""
+    return [
+        {
+            "height (px)": f"{BANDS[name][0]:g} to {BANDS[name][1]:g}",
+            "words": band.words,
+            "found": band.matches,
+            "recall": band.recall,
+        }
+        for name, band in bands.items()
+    ]
+
+
+def worst_images(images: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the images with most mistakes, the worst first; images without any are left out."""
+    rows = [
+        {
+            "image": name,
+            "missed words": one["care_words"] - one["matches"],
+            "false alarms": one["care_detections"] - one["matches"],
+            "matches": one["matches"],
+        }
+        for name, one in images.items()
+    ]
+    wrong = [row for row in rows if row["missed words"] + row["false alarms"]]
+    return sorted(wrong, key=lambda row: -(row["missed words"] + row["false alarms"]))[:WORST]
