@@ -31,8 +31,8 @@ def shipped_fonts() -> tuple[str, ...]:
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    found = sorted(p for p in folder.glob("*.ttf") if p.stem.startswith(_SHIPPED))
-    return tuple(map(str, found)) or ("",)
+    found = sorted(str(p) for p in folder.glob("*.ttf") if p.stem.startswith(_SHIPPED))
+    return tuple(filter(_is_latin, found)) or ("",)
 
 
 @FONTS.register("system")
@@ -40,9 +40,7 @@ def system_fonts() -> tuple[str, ...]:
     """Fonts of this machine that have Latin letters and digits, and those of Matplotlib."""
     from matplotlib import font_manager
 
-    found = sorted(font_manager.findSystemFonts())
-    latin = tuple(path for path in found if _is_latin(path))
-    return (*shipped_fonts(), *latin)
+    return (*shipped_fonts(), *filter(_is_latin, sorted(font_manager.findSystemFonts())))
 
 
 def font_files(name: str) -> tuple[str, ...]:

@@ -35,8 +35,9 @@ def paint(rng: np.random.Generator, image_HW3: UInt8[ndarray, "H W 3"], block: B
     ink_hw = np.pad(block.ink.mask_hw, pad).astype(np.float32) / 255
     view_33 = block.view_33 @ shift(-pad, -pad)
     outline_42 = block.outline()
-    x, y = np.floor(outline_42.min(0)).astype(int).clip(0)
-    right, bottom = np.minimum(np.ceil(outline_42.max(0)).astype(int) + 1, [width, height])
+    x, y = np.floor(outline_42.min(0)).astype(int).clip(0).tolist()
+    right, bottom = np.ceil(outline_42.max(0)).astype(int).tolist()
+    right, bottom = min(right + 1, width), min(bottom + 1, height)
     part_hw3 = image_HW3[y:bottom, x:right]
 
     mean, spread = cv2.meanStdDev(part_hw3)

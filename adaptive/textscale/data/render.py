@@ -32,6 +32,9 @@ from adaptive.textscale.words import Words, short_sides
 LEGIBLE = 4.0
 """Words less than so many standard deviations of the blur high are not to be cared about."""
 
+_DRAWS = 3
+"""Blocks that are tried for a place before its height is given up."""
+
 Image = UInt8[ndarray, "H W 3"]
 Drawn = tuple[Image, Float64[ndarray, "N 4 2"], list[str]]
 
@@ -113,6 +116,7 @@ def scene(renderer: Renderer, rng: np.random.Generator, image_HW3: Image) -> Dra
     """Blocks of text on a background, which is painted on.
 
     The heights of blocks are log-uniform; large ones are placed first, as they find room hardest.
+    Small ones hold more words, as on walls and packages.
     """
     config = renderer.config
     count = int(rng.integers(min(2, config.blocks), config.blocks + 1))
@@ -122,12 +126,14 @@ def scene(renderer: Renderer, rng: np.random.Generator, image_HW3: Image) -> Dra
     quads: list[np.ndarray] = []
     texts: list[str] = []
     for height in heights:
-        block = draw_block(rng, renderer.fonts, height, 0.9 * config.width)
-        placed = None if block is None else find_place(rng, block, taken_HW, image_HW3)
-        if placed is not None:
-            paint(rng, image_HW3, placed)
-            quads.append(placed.quads())
-            texts += placed.ink.texts
+        for _ in range(_DRAWS):
+            block = draw_block(rng, renderer.fonts, height, 0.9 * config.width)
+            placed = None if block is None else find_place(rng, block, taken_HW, image_HW3)
+            if placed is not None:
+                paint(rng, image_HW3, placed)
+                quads.append(placed.quads())
+                texts += placed.ink.texts
+                break
     return image_HW3, np.concatenate([np.zeros((0, 4, 2)), *quads]), texts
 
 

@@ -21,7 +21,7 @@ from adaptive.textscale.data.vocabulary import prose_text, sign_text
 
 LARGEST_BODY = 28.0
 """Height in pixels of the largest body text."""
-INK_HEIGHT = 0.62
+INK_HEIGHT = 0.75
 """Mean height of the ink of words in mixed case as a share of the em, about."""
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,15 @@ from adaptive.textscale.data.render import Renderer
 
 AHEAD = 4
 """Images in work for each process, so that a slow one holds up no other."""
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A set of images: any sequence of ``(name, image_HW3, words)``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 class RenderedImages(Sequence[Sample]):
@@ -59,7 +68,7 @@ class Mixed(Sequence[Sample]):
     are passed over.
     """
 
-    def __init__(self, parts: Sequence[tuple[Sequence[Sample], float]], count: int, seed: int = 0):
+    def __init__(self, parts: Sequence[tuple[Samples, float]], count: int, seed: int = 0):
         """Mixes sets.
 
         Args:
@@ -95,7 +104,7 @@ class Mixed(Sequence[Sample]):
 
 
 def stream(
-    samples: Sequence[Sample], indices: Iterable[int] | None = None, workers: int = 1
+    samples: Samples, indices: Iterable[int] | None = None, workers: int = 1
 ) -> Iterator[Sample]:
     """Samples in order, made ahead by several processes.
 
@@ -127,10 +136,10 @@ def stream(
                 future.cancel()
 
 
-_samples: Sequence[Sample] = ()
+_samples: Samples = ()
 
 
-def _begin(samples: Sequence[Sample]) -> None:
+def _begin(samples: Samples) -> None:
     import cv2
 
     cv2.setNumThreads(1)  # processes share the cores already
