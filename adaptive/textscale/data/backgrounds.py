@@ -62,7 +62,7 @@ class Photographs:
         part_h, part_w = max(1, int(zoom * height)), max(1, int(zoom * width))
         y, x = int(rng.integers(h - part_h + 1)), int(rng.integers(w - part_w + 1))
         part_HW3 = image_HW3[y : y + part_h, x : x + part_w]
-        part_HW3 = inpainted(part_HW3, quad_N42 - np.float32([x, y]))
+        part_HW3 = inpainted(part_HW3, quad_N42 - np.array([x, y], np.float32))
         way = cv2.INTER_AREA if zoom > 1 else cv2.INTER_CUBIC
         found_HW3 = cv2.resize(part_HW3, (width, height), interpolation=way)
         # Only where no text can be left that would be mirrored.

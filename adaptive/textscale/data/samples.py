@@ -48,16 +48,16 @@ class RenderedImages(Sequence[Sample]):
         Raises:
             UserError: photographs or fonts that are not there.
         """
-        self.count, self.seed = count, seed
+        self._length, self.seed = count, seed
         self.renderer = Renderer(config)
 
     def __len__(self) -> int:
-        return self.count
+        return self._length
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(self.count)[index]
+        index = range(len(self))[index]
         return f"img_{index + 1}", *self.renderer(index, self.seed)
 
 
@@ -85,15 +85,15 @@ class Mixed(Sequence[Sample]):
         self.parts = [(part, share / sum(shares)) for part, share in parts if share]
         if not all(len(part) for part, _ in self.parts):
             raise UserError("a set of images that should be mixed in is empty: set its share to 0")
-        self.count, self.seed = count, seed
+        self._length, self.seed = count, seed
 
     def __len__(self) -> int:
-        return self.count
+        return self._length
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        rng = np.random.default_rng([self.seed, range(self.count)[index]])
+        rng = np.random.default_rng([self.seed, range(len(self))[index]])
         for _ in range(100):
             part, _ = self.parts[rng.choice(len(self.parts), p=[share for _, share in self.parts])]
             try:
