@@ -122,17 +122,18 @@ def texture(rng: np.random.Generator, height: int, width: int) -> UInt8[ndarray,
     corner_223 = np.clip(base_3 + rng.normal(0, 25, (2, 2, 3)), 0, 255).astype(np.float32)
     image_HW3 = cv2.resize(corner_223, (width, height), interpolation=cv2.INTER_LINEAR)
     strength = rng.uniform(0, 22)
+    relief_HW = np.zeros((height, width), np.float32)
     for cells in (4, 12, 40, 120):
         grain_hw = rng.normal(0, strength * rng.random(), (cells, cells)).astype(np.float32)
-        grain_HW = cv2.resize(grain_hw, (width, height), interpolation=cv2.INTER_CUBIC)
-        image_HW3 += grain_HW[..., None]
+        relief_HW += cv2.resize(grain_hw, (width, height), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.3:
         angle, period = rng.uniform(0, np.pi), rng.uniform(12, 120)
-        y_H1 = np.arange(height, dtype=np.float32)[:, None]
-        x_W = np.arange(width, dtype=np.float32)
-        phase_HW = (x_W * np.cos(angle) + y_H1 * np.sin(angle)) * (2 * np.pi / period)
-        image_HW3 += (rng.uniform(4, 20) * np.sign(np.sin(phase_HW)))[..., None]
-    image_HW3 = np.ascontiguousarray(image_HW3.clip(0, 255).astype(np.uint8))
+        y_H1 = np.arange(height, dtype=np.float32)[:, None] * np.float32(np.sin(angle))
+        x_W = np.arange(width, dtype=np.float32) * np.float32(np.cos(angle))
+        dark_HW = (x_W + y_H1) % np.float32(period) < period / 2
+        relief_HW += np.float32(rng.uniform(8, 40)) * dark_HW
+    image_HW3 += relief_HW[..., None]
+    image_HW3 = image_HW3.clip(0, 255).astype(np.uint8)
     for _ in range(int(rng.integers(0, 7)) if rng.random() < 0.5 else 0):
         colour = tuple(int(c) for c in np.clip(base_3 + rng.normal(0, 60, 3), 0, 255))
         x, y = int(rng.integers(width)), int(rng.integers(height))
