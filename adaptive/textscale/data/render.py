@@ -3,7 +3,7 @@
 An image depends on the seed, its index and the settings, and on nothing else: not on the images
 before it, nor on who renders it.
 
-Shapes: H x W pixels, N words, 4 corners, 2 coordinates.
+Shapes: H x W pixels, N words, 4 corners, 2 coordinates, K kinds of images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy import ndarray
 from adaptive.core.registry import Registry
 from adaptive.textscale.data.backgrounds import Photographs, texture
 from adaptive.textscale.data.blocks import draw_block, find_place
-from adaptive.textscale.data.config import RenderConfig
+from adaptive.textscale.data.config import SHARES, RenderConfig
 from adaptive.textscale.data.damage import damaged, shaded
 from adaptive.textscale.data.fonts import font_files
 from adaptive.textscale.data.icdar import DONT_CARE
@@ -56,7 +56,10 @@ class Renderer:
         self.config = config or RenderConfig()
         self.config.validate()
         self.fonts = font_files(self.config.fonts)
-        self._kinds = [name for name, share in self.config.shares.items() if share]
+        shares = self.config.shares or SHARES
+        self._kinds = [name for name in shares if shares[name]]
+        self._share_K = np.array([shares[name] for name in self._kinds])
+        self._share_K /= self._share_K.sum()
         for name in self._kinds:
             KINDS[name]
         wanted = "photograph" in self._kinds
@@ -78,8 +81,7 @@ class Renderer:
             seed: of all images.
         """
         rng = np.random.default_rng([seed, index])
-        share_K = np.array([self.config.shares[name] for name in self._kinds])
-        kind = self._kinds[rng.choice(len(self._kinds), p=share_K / share_K.sum())]
+        kind = self._kinds[rng.choice(len(self._kinds), p=self._share_K)]
         image_HW3, quad_N42, texts = KINDS[kind](self, rng)
         image_HW3, blur = damaged(rng, shaded(rng, image_HW3), self.config.damage)
         quad_N42 = quad_N42.astype(np.float32)

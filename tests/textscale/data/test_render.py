@@ -15,7 +15,7 @@ from adaptive.core.errors import UserError
 from adaptive.textscale.data import damage
 from adaptive.textscale.data.backgrounds import SKIMAGE, Photographs, inpainted, texture
 from adaptive.textscale.data.blocks import draw_block, find_place
-from adaptive.textscale.data.config import RenderConfig
+from adaptive.textscale.data.config import SHARES, RenderConfig
 from adaptive.textscale.data.fonts import font_files
 from adaptive.textscale.data.homography import warp
 from adaptive.textscale.data.paint import LUMA_3, contrasting_colour, random_colour
@@ -47,6 +47,10 @@ def test_the_same_index_is_the_same_image_whatever_came_before(images):
         if image_HW3.shape == images[3][0].shape
     ]
     assert sum(matches) == 1
+
+
+def test_all_kinds_have_a_share_unless_asked():
+    assert set(SHARES) == set(KINDS)
 
 
 def test_indices_and_seeds_make_other_images(images):
@@ -256,11 +260,12 @@ def test_light_changes_slowly_and_the_same_in_every_strip(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"height": 10}, "render.height=10 must be at least 64"),
+        ({"height": 10}, "render.height=10 must lie in 64 to"),
+        ({"width": 40_000}, "render.width=40000 must lie in"),
         ({"min_scale": 2.0}, "render.min_scale=2.0 and"),
         ({"max_scale": 5.0}, "max_scale=5.0 must be"),
         ({"blocks": 0}, "render.blocks=0"),
-        ({"shares": {}}, "render.shares={} must be shares"),
+        ({"shares": {"page": 0.0}}, "render.shares={'page': 0.0} must be shares"),
         ({"shares": {"page": -1.0}}, "must be shares"),
         ({"shares": {"pages": 1.0}}, "unknown kind of image 'pages'.*did you mean 'page'"),
         ({"fill": 0.0}, "render.fill=0.0"),
