@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from adaptive.core.errors import UserError
 from adaptive.textscale.data.files import IMAGES, open_files
-from adaptive.textscale.data.images import decode_image
+from adaptive.textscale.data.images import UnreadableImage, decode_image
 from adaptive.textscale.data.labelled import LabelledImages
 
 SKIMAGE = (
@@ -23,6 +23,8 @@ SKIMAGE = (
     *("grass.png", "gravel.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg"),
 )
 """Photographs in scikit-image's wheel that show next to no text."""
+
+_DRAWS = 100
 
 
 class Photographs:
@@ -53,10 +55,14 @@ class Photographs:
         self._decoded = lru_cache(maxsize=12)(self._decode)
 
     def cut(self, rng: np.random.Generator, height: int, width: int) -> UInt8[ndarray, "H W 3"]:
-        """A random part of a random photograph, at the size that is asked for."""
+        """A random part of a random photograph, at the size that is asked for.
+
+        Raises:
+            UserError: hardly any photograph can be decoded; single ones are passed over.
+        """
         import cv2
 
-        image_HW3, quad_N42 = self._decoded(int(rng.integers(len(self._labelled or self._names))))
+        image_HW3, quad_N42 = self._drawn(rng)
         h, w = image_HW3.shape[:2]
         zoom = rng.uniform(0.4, 1) * min(h / height, w / width)
         part_h, part_w = max(1, int(zoom * height)), max(1, int(zoom * width))
@@ -67,6 +73,18 @@ class Photographs:
         found_HW3 = cv2.resize(part_HW3, (width, height), interpolation=way)
         # Only where no text can be left that would be mirrored.
         return found_HW3[:, ::-1].copy() if not len(quad_N42) and rng.random() < 0.5 else found_HW3
+
+    def _drawn(
+        self, rng: np.random.Generator
+    ) -> tuple[UInt8[ndarray, "H W 3"], Float32[ndarray, "N 4 2"]]:
+        for _ in range(_DRAWS):
+            try:
+                return self._decoded(int(rng.integers(len(self._labelled or self._names))))
+            except UnreadableImage:
+                continue
+        raise UserError(
+            f"photographs={self._files.path}: {_DRAWS} in a row cannot be decoded, name others"
+        )
 
     def _decode(self, index: int) -> tuple[UInt8[ndarray, "H W 3"], Float32[ndarray, "N 4 2"]]:
         if self._labelled is not None:

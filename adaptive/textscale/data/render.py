@@ -58,8 +58,8 @@ class Renderer:
         self.fonts = font_files(self.config.fonts)
         shares = self.config.shares or SHARES
         self._kinds = [name for name in shares if shares[name]]
-        self._share_K = np.array([shares[name] for name in self._kinds])
-        self._share_K /= self._share_K.sum()
+        share_K = np.array([shares[name] for name in self._kinds])
+        self._share_K = share_K / share_K.sum()
         for name in self._kinds:
             KINDS[name]
         wanted = "photograph" in self._kinds

@@ -27,7 +27,7 @@ SMALL = RenderConfig(height=320, width=400, max_scale=80)
 
 
 def only(kind: str, **more) -> RenderConfig:
-    return replace(SMALL, shares={kind: 1.0}, **more)
+    return replace(SMALL, shares={kind: 1}, **more)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -230,6 +230,16 @@ def test_a_photograph_smaller_than_the_image_is_enlarged(tmp_path):
     Image.new("RGB", (7, 5), (10, 20, 30)).save(tmp_path / "a.png")
     cut_HW3 = Photographs(str(tmp_path)).cut(np.random.default_rng(0), 64, 64)
     assert (cut_HW3 == (10, 20, 30)).all()
+
+
+def test_photographs_that_cannot_be_decoded_are_passed_over(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="100 in a row cannot be decoded, name others"):
+        Photographs(str(tmp_path)).cut(np.random.default_rng(0), 64, 64)
+    Image.new("RGB", (70, 70), (10, 20, 30)).save(tmp_path / "good.png")
+    photographs = Photographs(str(tmp_path))
+    rng = np.random.default_rng(0)
+    assert all((photographs.cut(rng, 64, 64) == (10, 20, 30)).all() for _ in range(8))
 
 
 def test_surfaces_differ_and_are_not_flat():
