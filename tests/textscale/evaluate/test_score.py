@@ -60,7 +60,9 @@ def test_annotations_find_themselves(files):
 
 def test_the_report_tells_heights_and_the_worst_images(files):
     page = run(files).report.read_text()
-    assert "By height" in page and "24 to 40" in page
+    assert "By height" in page and all(
+        f"<td>{band}</td>" in page for band in ("below 16", "24 to 40", "40 and more")
+    )
     assert page.index("<td>img_1</td>") > page.index("Most mistakes")
     assert "<td>img_10</td>" not in page
 
