@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from adaptive.core.errors import UserError
 from adaptive.textscale.data.files import IMAGES, open_files
-from adaptive.textscale.data.images import decode_image
+from adaptive.textscale.data.images import UnreadableImage, decode_image
 from adaptive.textscale.data.labelled import LabelledImages
 
 SKIMAGE = (
@@ -23,6 +23,8 @@ SKIMAGE = (
     *("grass.png", "gravel.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg"),
 )
 """Photographs in scikit-image's wheel that show next to no text."""
+
+_DRAWS = 100
 
 
 class Photographs:
@@ -53,20 +55,36 @@ class Photographs:
         self._decoded = lru_cache(maxsize=12)(self._decode)
 
     def cut(self, rng: np.random.Generator, height: int, width: int) -> UInt8[ndarray, "H W 3"]:
-        """A random part of a random photograph, at the size that is asked for."""
+        """A random part of a random photograph, at the size that is asked for.
+
+        Raises:
+            UserError: hardly any photograph can be decoded; single ones are passed over.
+        """
         import cv2
 
-        image_HW3, quad_N42 = self._decoded(int(rng.integers(len(self._labelled or self._names))))
+        image_HW3, quad_N42 = self._drawn(rng)
         h, w = image_HW3.shape[:2]
         zoom = rng.uniform(0.4, 1) * min(h / height, w / width)
         part_h, part_w = max(1, int(zoom * height)), max(1, int(zoom * width))
         y, x = int(rng.integers(h - part_h + 1)), int(rng.integers(w - part_w + 1))
         part_HW3 = image_HW3[y : y + part_h, x : x + part_w]
-        part_HW3 = inpainted(part_HW3, quad_N42 - np.float32([x, y]))
+        part_HW3 = inpainted(part_HW3, quad_N42 - np.array([x, y], np.float32))
         way = cv2.INTER_AREA if zoom > 1 else cv2.INTER_CUBIC
         found_HW3 = cv2.resize(part_HW3, (width, height), interpolation=way)
         # Only where no text can be left that would be mirrored.
         return found_HW3[:, ::-1].copy() if not len(quad_N42) and rng.random() < 0.5 else found_HW3
+
+    def _drawn(
+        self, rng: np.random.Generator
+    ) -> tuple[UInt8[ndarray, "H W 3"], Float32[ndarray, "N 4 2"]]:
+        for _ in range(_DRAWS):
+            try:
+                return self._decoded(int(rng.integers(len(self._labelled or self._names))))
+            except UnreadableImage:
+                continue
+        raise UserError(
+            f"photographs={self._files.path}: {_DRAWS} in a row cannot be decoded, name others"
+        )
 
     def _decode(self, index: int) -> tuple[UInt8[ndarray, "H W 3"], Float32[ndarray, "N 4 2"]]:
         if self._labelled is not None:
@@ -122,17 +140,18 @@ def texture(rng: np.random.Generator, height: int, width: int) -> UInt8[ndarray,
     corner_223 = np.clip(base_3 + rng.normal(0, 25, (2, 2, 3)), 0, 255).astype(np.float32)
     image_HW3 = cv2.resize(corner_223, (width, height), interpolation=cv2.INTER_LINEAR)
     strength = rng.uniform(0, 22)
+    relief_HW = np.zeros((height, width), np.float32)
     for cells in (4, 12, 40, 120):
         grain_hw = rng.normal(0, strength * rng.random(), (cells, cells)).astype(np.float32)
-        grain_HW = cv2.resize(grain_hw, (width, height), interpolation=cv2.INTER_CUBIC)
-        image_HW3 += grain_HW[..., None]
+        relief_HW += cv2.resize(grain_hw, (width, height), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.3:
         angle, period = rng.uniform(0, np.pi), rng.uniform(12, 120)
-        y_H1 = np.arange(height, dtype=np.float32)[:, None]
-        x_W = np.arange(width, dtype=np.float32)
-        phase_HW = (x_W * np.cos(angle) + y_H1 * np.sin(angle)) * (2 * np.pi / period)
-        image_HW3 += (rng.uniform(4, 20) * np.sign(np.sin(phase_HW)))[..., None]
-    image_HW3 = np.ascontiguousarray(image_HW3.clip(0, 255).astype(np.uint8))
+        y_H1 = np.arange(height, dtype=np.float32)[:, None] * np.float32(np.sin(angle))
+        x_W = np.arange(width, dtype=np.float32) * np.float32(np.cos(angle))
+        dark_HW = (x_W + y_H1) % np.float32(period) < period / 2
+        relief_HW += np.float32(rng.uniform(8, 40)) * dark_HW
+    image_HW3 += relief_HW[..., None]
+    image_HW3 = image_HW3.clip(0, 255).astype(np.uint8)
     for _ in range(int(rng.integers(0, 7)) if rng.random() < 0.5 else 0):
         colour = tuple(int(c) for c in np.clip(base_3 + rng.normal(0, 60, 3), 0, 255))
         x, y = int(rng.integers(width)), int(rng.integers(height))

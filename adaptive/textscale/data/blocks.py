@@ -21,7 +21,7 @@ from adaptive.textscale.data.homography import (
     transform,
 )
 from adaptive.textscale.data.lettering import CAP_HEIGHT, Ink, Style, set_lines
-from adaptive.textscale.data.vocabulary import sign_text
+from adaptive.textscale.data.vocabulary import one_of, sign_text
 from adaptive.textscale.words import short_sides
 
 _WORD_TRIES, _PLACE_TRIES, _PLACES = 8, 12, 3
@@ -77,7 +77,7 @@ def draw_block(
     fine = 3 if height < 16 else 2 if height < 32 else 1
     size = max(6, round(height * fine / CAP_HEIGHT))
     style = Style(
-        fonts[rng.integers(len(fonts))],
+        one_of(rng, fonts),
         size,
         spacing=round(size * rng.uniform(0.02, 0.2)) if rng.random() < 0.15 else 0,
         stroke=round(size * 0.04) if rng.random() < 0.15 else 0,

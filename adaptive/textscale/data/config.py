@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, TaskConfig
 
+SHARES = {"photograph": 0.6, "texture": 0.2, "page": 0.2}
+"""Kinds of images where nothing else is asked for."""
+
+LONGEST = 32_000
+"""Pixels that OpenCV's warps can address on a side."""
+
 
 @dataclass
 class RenderConfig:
@@ -21,10 +27,8 @@ class RenderConfig:
     min_scale: float = 6.0  # short side of the smallest words in pixels
     max_scale: float = 160.0
     blocks: int = 14  # of text in a scene, at most
-    # kind of image to its share: photograph, texture and page, see adaptive.textscale.data.render
-    shares: dict[str, float] = field(
-        default_factory=lambda: {"photograph": 0.6, "texture": 0.2, "page": 0.2}
-    )
+    # kind of image (adaptive.textscale.data.render.KINDS) to its share; empty: SHARES
+    shares: dict[str, float] = field(default_factory=dict)
     # folder, .zip or .tar of photographs; skimage: those that scikit-image ships
     photographs: str = "skimage"
     photographs_gt: str | None = None  # folder, .zip or .tar of their annotations
@@ -35,8 +39,10 @@ class RenderConfig:
     def validate(self) -> None:
         """Raises UserError for values that nothing can be rendered with."""
         for name in ("height", "width"):
-            if getattr(self, name) < 64:
-                raise UserError(f"render.{name}={getattr(self, name)} must be at least 64 pixels")
+            if not 64 <= getattr(self, name) <= LONGEST:
+                raise UserError(
+                    f"render.{name}={getattr(self, name)} must lie in 64 to {LONGEST} pixels"
+                )
         if not 4 <= self.min_scale < self.max_scale:
             raise UserError(
                 f"render.min_scale={self.min_scale} and render.max_scale={self.max_scale} must be "
@@ -44,7 +50,8 @@ class RenderConfig:
             )
         if self.blocks < 1:
             raise UserError(f"render.blocks={self.blocks} must be at least 1")
-        if min(self.shares.values(), default=0) < 0 or not sum(self.shares.values()) > 0:
+        shares = (self.shares or SHARES).values()
+        if min(shares) < 0 or not sum(shares) > 0:
             raise UserError(f"render.shares={self.shares} must be shares, one of them above 0")
         if not 0 < self.fill <= 1:
             raise UserError(f"render.fill={self.fill} must lie in 0 to 1, 0 excluded")
@@ -58,6 +65,7 @@ class RenderConfig:
 class TextscaleRenderConfig(TaskConfig):
     """Render annotated images into a folder of ICDAR's form."""
 
+    device: str = "cpu"  # nothing here runs elsewhere
     output: str = ""  # folder for img_N.jpg and gt_img_N.txt
     images: int = 100
     workers: int | None = None  # processes; null: as many as there are cores

@@ -33,16 +33,13 @@ def shaded(rng: np.random.Generator, image_HW3: Image) -> Image:
         edge = cv2.GaussianBlur(edge, (0, 0), rng.uniform(0.5, 3))
         light_hw *= 1 - rng.uniform(0.15, 0.45) * edge
     light_hw3 = light_hw[..., None] * cast_3
+    x_W = (np.arange(width, dtype=np.float32) + 0.5) * (64 / width) - 0.5
+    y_H = (np.arange(height, dtype=np.float32) + 0.5) * (64 / height) - 0.5
 
     def light(rows: slice) -> np.ndarray:
-        # The rows' part of the whole, read between the lines of the small map.
-        y = (np.arange(height, dtype=np.float32)[rows] + 0.5) * (64 / height) - 0.5
-        x = (np.arange(width, dtype=np.float32) + 0.5) * (64 / width) - 0.5
-        grid = np.broadcast_to(x, (len(y), width)), np.broadcast_to(y[:, None], (len(y), width))
-        way = cv2.INTER_LINEAR
-        return cv2.remap(
-            light_hw3, *map(np.ascontiguousarray, grid), way, None, cv2.BORDER_REPLICATE
-        )
+        """The rows' part of the small map, enlarged."""
+        x_HW, y_HW = np.meshgrid(x_W, y_H[rows])
+        return cv2.remap(light_hw3, x_HW, y_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
     return _by_strips(cv2.multiply, image_HW3, light)
 

@@ -31,8 +31,8 @@ def shipped_fonts() -> tuple[str, ...]:
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    found = sorted(p for p in folder.glob("*.ttf") if p.stem.startswith(_SHIPPED))
-    return tuple(map(str, found)) or ("",)
+    found = sorted(str(p) for p in folder.glob("*.ttf") if p.stem.startswith(_SHIPPED))
+    return tuple(filter(_is_latin, found)) or ("",)
 
 
 @FONTS.register("system")
@@ -40,9 +40,7 @@ def system_fonts() -> tuple[str, ...]:
     """Fonts of this machine that have Latin letters and digits, and those of Matplotlib."""
     from matplotlib import font_manager
 
-    found = sorted(font_manager.findSystemFonts())
-    latin = tuple(path for path in found if _is_latin(path))
-    return (*shipped_fonts(), *latin)
+    return (*shipped_fonts(), *filter(_is_latin, sorted(font_manager.findSystemFonts())))
 
 
 def font_files(name: str) -> tuple[str, ...]:
@@ -85,14 +83,18 @@ def _files(name: str) -> tuple[str, ...]:
 
 def _is_latin(path: str) -> bool:
     """Whether the font draws letters and digits, and draws each in its own way."""
-    from PIL import ImageFont
+    from PIL import Image, ImageDraw
 
     if not path.lower().endswith((".ttf", ".otf")):
         return False
+    blank = Image.new("L", (64, 64))
+    # A font draws the same box for all that it lacks, or nothing.
+    drawn = {blank.tobytes()}
     try:
-        font = ImageFont.truetype(path, 24, layout_engine=ImageFont.Layout.BASIC)
-        drawn = {bytes(font.getmask(letter)) for letter in _PROBE}
-    except OSError:
+        for letter in _PROBE:
+            sheet = blank.copy()
+            ImageDraw.Draw(sheet).text((20, 12), letter, 255, load_font(path, 24))
+            drawn.add(sheet.tobytes())
+    except (OSError, UserError):
         return False
-    # What a font lacks is drawn as the same box.
-    return len(drawn) == len(_PROBE) and b"" not in drawn
+    return len(drawn) == 1 + len(_PROBE)

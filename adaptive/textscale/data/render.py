@@ -3,7 +3,7 @@
 An image depends on the seed, its index and the settings, and on nothing else: not on the images
 before it, nor on who renders it.
 
-Shapes: H x W pixels, N words, 4 corners, 2 coordinates.
+Shapes: H x W pixels, N words, 4 corners, 2 coordinates, K kinds of images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy import ndarray
 from adaptive.core.registry import Registry
 from adaptive.textscale.data.backgrounds import Photographs, texture
 from adaptive.textscale.data.blocks import draw_block, find_place
-from adaptive.textscale.data.config import RenderConfig
+from adaptive.textscale.data.config import SHARES, RenderConfig
 from adaptive.textscale.data.damage import damaged, shaded
 from adaptive.textscale.data.fonts import font_files
 from adaptive.textscale.data.icdar import DONT_CARE
@@ -31,6 +31,9 @@ from adaptive.textscale.words import Words, short_sides
 
 LEGIBLE = 4.0
 """Words less than so many standard deviations of the blur high are not to be cared about."""
+
+_DRAWS = 3
+"""Blocks that are tried for a place before its height is given up."""
 
 Image = UInt8[ndarray, "H W 3"]
 Drawn = tuple[Image, Float64[ndarray, "N 4 2"], list[str]]
@@ -53,7 +56,10 @@ class Renderer:
         self.config = config or RenderConfig()
         self.config.validate()
         self.fonts = font_files(self.config.fonts)
-        self._kinds = [name for name, share in self.config.shares.items() if share]
+        shares = self.config.shares or SHARES
+        self._kinds = [name for name in shares if shares[name]]
+        share_K = np.array([shares[name] for name in self._kinds])
+        self._share_K = share_K / share_K.sum()
         for name in self._kinds:
             KINDS[name]
         wanted = "photograph" in self._kinds
@@ -75,8 +81,7 @@ class Renderer:
             seed: of all images.
         """
         rng = np.random.default_rng([seed, index])
-        share_K = np.array([self.config.shares[name] for name in self._kinds])
-        kind = self._kinds[rng.choice(len(self._kinds), p=share_K / share_K.sum())]
+        kind = self._kinds[rng.choice(len(self._kinds), p=self._share_K)]
         image_HW3, quad_N42, texts = KINDS[kind](self, rng)
         image_HW3, blur = damaged(rng, shaded(rng, image_HW3), self.config.damage)
         quad_N42 = quad_N42.astype(np.float32)
@@ -113,6 +118,7 @@ def scene(renderer: Renderer, rng: np.random.Generator, image_HW3: Image) -> Dra
     """Blocks of text on a background, which is painted on.
 
     The heights of blocks are log-uniform; large ones are placed first, as they find room hardest.
+    Small ones hold more words, as on walls and packages.
     """
     config = renderer.config
     count = int(rng.integers(min(2, config.blocks), config.blocks + 1))
@@ -122,12 +128,14 @@ def scene(renderer: Renderer, rng: np.random.Generator, image_HW3: Image) -> Dra
     quads: list[np.ndarray] = []
     texts: list[str] = []
     for height in heights:
-        block = draw_block(rng, renderer.fonts, height, 0.9 * config.width)
-        placed = None if block is None else find_place(rng, block, taken_HW, image_HW3)
-        if placed is not None:
-            paint(rng, image_HW3, placed)
-            quads.append(placed.quads())
-            texts += placed.ink.texts
+        for _ in range(_DRAWS):
+            block = draw_block(rng, renderer.fonts, height, 0.9 * config.width)
+            placed = None if block is None else find_place(rng, block, taken_HW, image_HW3)
+            if placed is not None:
+                paint(rng, image_HW3, placed)
+                quads.append(placed.quads())
+                texts += placed.ink.texts
+                break
     return image_HW3, np.concatenate([np.zeros((0, 4, 2)), *quads]), texts
 
 

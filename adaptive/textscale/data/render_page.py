@@ -16,13 +16,13 @@ from numpy import ndarray
 from adaptive.textscale.data.backgrounds import texture
 from adaptive.textscale.data.config import RenderConfig
 from adaptive.textscale.data.homography import shift, transform
-from adaptive.textscale.data.lettering import Style, word_ink
-from adaptive.textscale.data.vocabulary import prose_text, sign_text
+from adaptive.textscale.data.lettering import CAP_HEIGHT, Style, word_ink
+from adaptive.textscale.data.vocabulary import one_of, prose_text, sign_text
 
 LARGEST_BODY = 28.0
 """Height in pixels of the largest body text."""
-INK_HEIGHT = 0.62
-"""Mean height of the ink of words in mixed case as a share of the em, about."""
+X_HEIGHT, FULL_HEIGHT = 0.5, 0.95
+"""Heights of words as shares of the em, about: of small letters, and from d's top to p's bottom."""
 
 
 @dataclass
@@ -70,9 +70,10 @@ def page(
     sheet = Sheet(np.broadcast_to(paper_3.astype(np.uint8), (height, width, 3)).copy())
     ink_3 = rng.uniform(0, 70) + rng.uniform(0, 25, 3)
     largest = min(LARGEST_BODY, config.max_scale, width / 25)
-    low, high = math.log(1.2 * config.min_scale), math.log(max(1.3 * config.min_scale, largest))
-    size = max(6, round(math.exp(rng.uniform(low, high)) / INK_HEIGHT))
-    body = Style(fonts[rng.integers(len(fonts))], size)
+    low = 1.1 * config.min_scale / X_HEIGHT
+    high = max(1.1 * low, largest / FULL_HEIGHT)
+    size = round(math.exp(rng.uniform(math.log(low), math.log(high))))
+    body = Style(one_of(rng, fonts), size)
     leading = round(size * rng.uniform(1.15, 1.6))
 
     margin = round(rng.uniform(0.04, 0.1) * width)
@@ -140,7 +141,7 @@ def _heading(
     x, y, width = place
     largest = min(config.max_scale, width / 8, LARGEST_BODY * times)
     height = rng.uniform(min(1.3 * config.min_scale, largest), largest)
-    style = Style(fonts[rng.integers(len(fonts))], max(6, round(height / INK_HEIGHT)))
+    style = Style(one_of(rng, fonts), max(6, round(height / CAP_HEIGHT)))
     baseline, pen = y + style.size, x
     colour_3 = ink_3 if rng.random() < 0.7 else rng.uniform(0, 130, 3)
     for _ in range(int(rng.integers(1, 6))):

@@ -30,7 +30,7 @@ def report_render(context: StageContext, config: TextscaleRenderConfig) -> None:
     report.numbers({"images": len(images), "words": len(scales)})
     report.section("Images").figure(
         contact_sheet(images[: min(PICTURES, len(images))]),
-        "The first images with the corners of their words; dashed: not to be cared about",
+        "The first images with the corners of their words; dotted: not to be cared about",
     )
     if scales:
         report.section("Heights").figure(

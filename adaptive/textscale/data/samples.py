@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,15 @@ from adaptive.textscale.data.render import Renderer
 
 AHEAD = 4
 """Images in work for each process, so that a slow one holds up no other."""
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A set of images: any sequence of ``(name, image_HW3, words)``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 class RenderedImages(Sequence[Sample]):
@@ -39,16 +48,16 @@ class RenderedImages(Sequence[Sample]):
         Raises:
             UserError: photographs or fonts that are not there.
         """
-        self.count, self.seed = count, seed
+        self._length, self.seed = count, seed
         self.renderer = Renderer(config)
 
     def __len__(self) -> int:
-        return self.count
+        return self._length
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(self.count)[index]
+        index = range(len(self))[index]
         return f"img_{index + 1}", *self.renderer(index, self.seed)
 
 
@@ -59,7 +68,7 @@ class Mixed(Sequence[Sample]):
     are passed over.
     """
 
-    def __init__(self, parts: Sequence[tuple[Sequence[Sample], float]], count: int, seed: int = 0):
+    def __init__(self, parts: Sequence[tuple[Samples, float]], count: int, seed: int = 0):
         """Mixes sets.
 
         Args:
@@ -76,15 +85,15 @@ class Mixed(Sequence[Sample]):
         self.parts = [(part, share / sum(shares)) for part, share in parts if share]
         if not all(len(part) for part, _ in self.parts):
             raise UserError("a set of images that should be mixed in is empty: set its share to 0")
-        self.count, self.seed = count, seed
+        self._length, self.seed = count, seed
 
     def __len__(self) -> int:
-        return self.count
+        return self._length
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        rng = np.random.default_rng([self.seed, range(self.count)[index]])
+        rng = np.random.default_rng([self.seed, range(len(self))[index]])
         for _ in range(100):
             part, _ = self.parts[rng.choice(len(self.parts), p=[share for _, share in self.parts])]
             try:
@@ -95,7 +104,7 @@ class Mixed(Sequence[Sample]):
 
 
 def stream(
-    samples: Sequence[Sample], indices: Iterable[int] | None = None, workers: int = 1
+    samples: Samples, indices: Iterable[int] | None = None, workers: int = 1
 ) -> Iterator[Sample]:
     """Samples in order, made ahead by several processes.
 
@@ -127,10 +136,10 @@ def stream(
                 future.cancel()
 
 
-_samples: Sequence[Sample] = ()
+_samples: Samples = ()
 
 
-def _begin(samples: Sequence[Sample]) -> None:
+def _begin(samples: Samples) -> None:
     import cv2
 
     cv2.setNumThreads(1)  # processes share the cores already

@@ -19,10 +19,10 @@ def sign_text(rng: np.random.Generator) -> str:
     if kind < 0.12:
         return _number(rng)
     if kind < 0.24:
-        return "".join(_one(rng, _SYMBOLS) for _ in range(rng.integers(2, 9)))
+        return "".join(one_of(rng, _SYMBOLS) for _ in range(rng.integers(2, 9)))
     if kind < 0.44:
         return _cased(rng, _invented(rng))
-    return _cased(rng, _one(rng, _vocabulary("signs" if rng.random() < 0.7 else "prose")))
+    return _cased(rng, one_of(rng, _vocabulary("signs" if rng.random() < 0.7 else "prose")))
 
 
 def prose_text(rng: np.random.Generator) -> str:
@@ -30,10 +30,10 @@ def prose_text(rng: np.random.Generator) -> str:
     kind = rng.random()
     if kind < 0.05:
         return _number(rng)
-    word = _invented(rng) if kind < 0.2 else _one(rng, _vocabulary("prose"))
+    word = _invented(rng) if kind < 0.2 else one_of(rng, _vocabulary("prose"))
     if kind > 0.9:
         word = word.capitalize()
-    return word + (_one(rng, ",.;?") if rng.random() < 0.12 else "")
+    return word + (one_of(rng, ",.;?") if rng.random() < 0.12 else "")
 
 
 @cache
@@ -43,8 +43,9 @@ def _vocabulary(name: str) -> list[str]:
     return files.joinpath(f"{name}.txt").read_text("utf-8").split()
 
 
-def _one(rng: np.random.Generator, items: Sequence[str]) -> str:
-    return items[rng.integers(len(items))]
+def one_of(rng: np.random.Generator, items: Sequence[str]) -> str:
+    """A random item."""
+    return items[int(rng.integers(len(items)))]
 
 
 def _cased(rng: np.random.Generator, word: str) -> str:
@@ -55,9 +56,9 @@ def _cased(rng: np.random.Generator, word: str) -> str:
 def _invented(rng: np.random.Generator) -> str:
     """Syllables that can be said: names of places, people and products."""
     return "".join(
-        _one(rng, _CONSONANTS)
-        + _one(rng, _VOWELS)
-        + (_one(rng, _CONSONANTS) if rng.random() < 0.35 else "")
+        one_of(rng, _CONSONANTS)
+        + one_of(rng, _VOWELS)
+        + (one_of(rng, _CONSONANTS) if rng.random() < 0.35 else "")
         for _ in range(rng.integers(1, 5))
     )
 
@@ -65,7 +66,7 @@ def _invented(rng: np.random.Generator) -> str:
 def _number(rng: np.random.Generator) -> str:
     kind = rng.integers(5)
     if kind == 0:
-        return f"{_one(rng, _CURRENCY)}{rng.integers(1, 200)}.{rng.integers(10, 100)}"
+        return f"{one_of(rng, _CURRENCY)}{rng.integers(1, 200)}.{rng.integers(10, 100)}"
     if kind == 1:
         return f"{rng.integers(0, 24):02d}:{rng.integers(0, 60):02d}"
     if kind == 2:

@@ -3,7 +3,8 @@
 A word is seen when at least half of its area lies in one region. Several words may share a region:
 unlike a detection, a region need not tell words apart, it has to send pixels to them.
 
-Shapes: N words, R regions, 4 corners, 2 coordinates in pixels of the image.
+Shapes: N words, R regions, D detections, M words that were found, 4
+corners, 2 coordinates in pixels of the image.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shapely
 from jaxtyping import Float32, Int64
 from numpy import ndarray
 
-from adaptive.textscale.evaluate.icdar import neighbours, polygons
+from adaptive.textscale.evaluate.icdar import Matches, areas, neighbours, polygons
 from adaptive.textscale.words import Words, short_sides
 
 SEEN_SHARE = 0.5
@@ -47,8 +48,8 @@ def regions_of_words(words: Words, quad_R42: Float32[ndarray, "R 4 2"]) -> Int64
     """
     shape_N, shape_R = polygons(words.quad_N42), polygons(quad_R42)
     word_K, region_K, _ = neighbours(shape_N, shape_R)
-    shared_K = shapely.area(shapely.intersection(shape_N[word_K], shape_R[region_K]))
-    share_K = shared_K / shapely.area(shape_N)[word_K]
+    shared_K = areas(shapely.intersection(shape_N[word_K], shape_R[region_K]))
+    share_K = shared_K / areas(shape_N)[word_K]
     region_N = np.full(len(words), -1, np.int64)
     order_K = np.argsort(share_K, kind="stable")  # the largest share is written last
     order_K = order_K[share_K[order_K] >= SEEN_SHARE]
@@ -69,11 +70,34 @@ def score_prior(
     errors: list[float] = []
     for annotated, quad_R42, scale_R in images:
         region_N = regions_of_words(annotated, quad_R42)
-        valid_N = ~shapely.is_missing(polygons(annotated.quad_N42))
+        valid_N = ~np.asarray(shapely.is_missing(polygons(annotated.quad_N42)))
         words += int((annotated.care_N & valid_N).sum())
-        seen_N = annotated.care_N & (region_N >= 0)
-        seen += int(seen_N.sum())
-        scale_N = short_sides(annotated.quad_N42[seen_N])
-        errors += np.abs(np.log(scale_R[region_N[seen_N]] / scale_N)).tolist()
-    recall = seen / words if words else 0.0
-    return PriorScore(recall, float(np.median(errors)) if errors else None, words)
+        word_M = np.flatnonzero(annotated.care_N & (region_N >= 0))
+        seen += len(word_M)
+        errors += _log_ratios(annotated, word_M, scale_R[region_N[word_M]])
+    return PriorScore(seen / words if words else 0.0, _median(errors), words)
+
+
+def scale_error(images: Iterable[tuple[Words, Float32[ndarray, " D"], Matches]]) -> float | None:
+    """Median of ``|ln(predicted scale / scale)|`` over the words that were detected.
+
+    Args:
+        images: annotations, the scale in pixels predicted for each detection, and the matches, of
+            each image.
+
+    Returns:
+        The error; None where no word was detected.
+    """
+    errors: list[float] = []
+    for annotated, scale_D, matches in images:
+        word_M, detection_M = matches.pair_M2.T
+        errors += _log_ratios(annotated, word_M, scale_D[detection_M])
+    return _median(errors)
+
+
+def _log_ratios(words: Words, word_M: ndarray, scale_M: ndarray) -> list[float]:
+    return np.abs(np.log(scale_M / short_sides(words.quad_N42[word_M]))).tolist()
+
+
+def _median(errors: list[float]) -> float | None:
+    return float(np.median(errors)) if errors else None

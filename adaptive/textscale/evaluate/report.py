@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def height_rows(bands: Mapping[str, HeightRecall]) -> list[dict[str, Any]]:
     """A row of a table for each band of heights."""
     return [
         {
-            "height (px)": f"{BANDS[name][0]:g} to {BANDS[name][1]:g}",
+            "height (px)": _range(*BANDS[name]),
             "words": band.words,
             "found": band.matches,
             "recall": band.recall,
@@ -70,3 +71,9 @@ def worst_images(images: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
     ]
     wrong = [row for row in rows if row["missed words"] + row["false alarms"]]
     return sorted(wrong, key=lambda row: -(row["missed words"] + row["false alarms"]))[:WORST]
+
+
+def _range(low: float, high: float) -> str:
+    if not low:
+        return f"below {high:g}"
+    return f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} and more"
