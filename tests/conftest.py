@@ -26,7 +26,8 @@ SOLVERS = [path.stem for path in Path(__file__).parents[1].glob("adaptive/core/s
 SHAPE_CHECKED = ["adaptive.core.choice", "adaptive.core.frontier", "adaptive.core.prior"]
 SHAPE_CHECKED += [f"adaptive.core.solvers.{name}" for name in SOLVERS if name != "__init__"]
 SHAPE_CHECKED += [f"adaptive.quadformer.{name}" for name in ("data", "evaluate", "mosaic", "train")]
-SHAPE_CHECKED += ["adaptive.textscale"]
+TEXT = [path.stem for path in Path(__file__).parents[1].glob("adaptive/textscale/[a-z]*")]
+SHAPE_CHECKED += [f"adaptive.textscale.{name}" for name in TEXT if name != "adaptive_detector"]
 install_import_hook(SHAPE_CHECKED, "typechecker.checked")
 
 settings.register_profile(

@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from adaptive.experiments import train_quadformers as script
 
 import adaptive
+from adaptive.experiments import train_quadformers as script
 
 ALL = list(script.trainings(list(script.STUDIES), list(script.SEEDS)))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from numpy import ndarray
 
 from adaptive.textscale.packing import Packing
@@ -65,7 +65,7 @@ def resized(
 
 
 def compose(
-    images: Sequence[UInt8[ndarray, "H W 3"]], chips: Chips, packing: Packing, gutter: int
+    images: Sequence[UInt8[ndarray, "H W 3"]], chips: Chips, packing: Packing
 ) -> list[UInt8[ndarray, "h w 3"]]:
     """Draws the canvases.
 
@@ -73,23 +73,18 @@ def compose(
         images: RGB, indexed by ``chips.image_N``.
         chips: what to cut out.
         packing: where it goes.
-        gutter: pixels between chips, into which each chip's last pixels are continued: an edge in
-            brightness there would look like the edge of a letter. What remains has the mean colour
-            of the canvas's chips.
+
+    What chips leave free is black. Of 560 chips of photographs without text, two PP-OCR detectors
+    at low thresholds took 17 for text on black, 18 on white, 30 on the mean colour and 36 where the
+    chips' last pixels were continued into gutters: stripes look like strokes.
     """
     canvases = []
     for m, (width, height) in enumerate(packing.size_M2.tolist()):
         here = np.flatnonzero(packing.canvas_N == m)
-        parts = [_cut(images, chips, n) for n in here]
-        means = np.array([part.mean((0, 1)) for part in parts])
-        areas = chips.size_N2[here].prod(1)
-        canvas_hw3 = np.empty((height, width, 3), np.uint8)
-        canvas_hw3[:] = np.rint(areas @ means / areas.sum())
-        for part, (x, y) in zip(parts, packing.corner_N2[here].tolist(), strict=True):
-            h, w = part.shape[:2]
-            wide = cv2.copyMakeBorder(part, 0, gutter, 0, gutter, cv2.BORDER_REPLICATE)
-            room_hw3 = canvas_hw3[y : y + h + gutter, x : x + w + gutter]
-            room_hw3[:] = wide[: room_hw3.shape[0], : room_hw3.shape[1]]
+        canvas_hw3 = np.zeros((height, width, 3), np.uint8)
+        for n in here.tolist():
+            (x, y), (w, h) = packing.corner_N2[n].tolist(), chips.size_N2[n].tolist()
+            canvas_hw3[y : y + h, x : x + w] = _cut(images, chips, n)
         canvases.append(canvas_hw3)
     return canvases
 
@@ -137,7 +132,7 @@ def restore(
 
 
 def to_image(
-    local_K42: Float32[ndarray, "K 4 2"], chips: Chips, chip_K: Int[ndarray, " K"]
+    local_K42: Float[ndarray, "K 4 2"], chips: Chips, chip_K: Int[ndarray, " K"]
 ) -> Float32[ndarray, "K 4 2"]:
     """Points given from the top left corner of their chip on the canvas, in image pixels."""
     box_K4 = chips.box_N4[chip_K]

@@ -59,8 +59,8 @@ class RecallCurve:
         )
 
     def expected(
-        self, height: Float[ndarray, "*any"], spread: Float[ndarray, "*any"]
-    ) -> Float[ndarray, "*any"]:
+        self, height: Float[ndarray, ...], spread: Float[ndarray, ...]
+    ) -> Float[ndarray, ...]:
         """Mean probability where the height is uncertain.
 
         Args:

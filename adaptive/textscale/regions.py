@@ -86,7 +86,7 @@ def find_regions(
     parts = _merged(parts, width, height)
     scale_R = np.exp(parts.log_C)
     seen_R = scale_R * _mean_ratio(ratio)
-    sized_R = seen_R >= SMALLEST
+    sized_R = seen_R >= SMALLEST * (1 - 1e-6)
     expected_R = parts.probability_C * parts.words_C
     coverage = float(expected_R[sized_R].sum() / expected_R.sum())
     return Regions(
