@@ -48,17 +48,17 @@ def loop(words: Words, found: Detections) -> tuple[int, int, int]:
     gt = [(Polygon(quad), cares) for quad, cares in zip(words.quad_N42, words.care_N, strict=True)]
     gt = [(polygon, cares) for polygon, cares in gt if polygon.is_valid]
     det = [polygon for polygon in map(Polygon, found.quad_N42) if polygon.is_valid]
+    shared = [[d.intersection(word).area for d in det] for word, _ in gt]
     ignored = {
         d
-        for d, polygon in enumerate(det)
-        for word, cares in gt
-        if not cares and polygon.intersection(word).area / polygon.area > 0.5
+        for (_, cares), row in zip(gt, shared, strict=True)
+        for d, area in enumerate(row)
+        if not cares and area / det[d].area > 0.5
     }
     used: set[int] = set()
-    for word, cares in gt:
-        for d, polygon in enumerate(det):
-            shared = polygon.intersection(word).area
-            iou = shared / (polygon.area + word.area - shared)
+    for (word, cares), row in zip(gt, shared, strict=True):
+        for d, area in enumerate(row):
+            iou = area / (det[d].area + word.area - area)
             if cares and d not in ignored and d not in used and iou > 0.5:
                 used.add(d)
                 break

@@ -134,7 +134,9 @@ def open_files(path: str | os.PathLike[str], setting: str) -> Files:
     )
 
 
-def by_sample(files: Files, suffixes: Sequence[str], prefix: str = "") -> dict[str, str]:
+def by_sample(
+    files: Files, suffixes: Sequence[str], prefixes: Sequence[str] = ()
+) -> dict[str, str]:
     """The files with these suffixes, by the sample that each is of.
 
     ``gt_img_1.txt``, ``res_img_1.txt`` and ``img_1.jpg`` are of the sample ``img_1``, in whichever
@@ -143,14 +145,16 @@ def by_sample(files: Files, suffixes: Sequence[str], prefix: str = "") -> dict[s
     Args:
         files: a folder or an archive.
         suffixes: of the files, in lower case.
-        prefix: what their names may begin with, as ``gt_``.
+        prefixes: what their names may begin with, as ``gt_``.
 
     Raises:
         UserError: two files are of the same sample.
     """
     found: dict[str, str] = {}
     for name in files.ending(suffixes):
-        sample = PurePosixPath(name).stem.removeprefix(prefix)
+        stem = PurePosixPath(name).stem
+        prefix = next((p for p in prefixes if stem.startswith(p)), "")
+        sample = stem.removeprefix(prefix)
         if sample in found:
             raise UserError(
                 f"{files.path} holds {found[sample]} and {name}, both of the sample {sample!r}: "

@@ -34,7 +34,9 @@ def decode_image(content: bytes, name: str) -> UInt8[ndarray, "H W 3"]:
         with Image.open(io.BytesIO(content)) as opened:
             # A transposed copy is made where the orientation asks for one.
             image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"{name} is too large, cut it into parts: {error}") from None
+    except (OSError, ValueError, SyntaxError) as error:
         what = "is empty" if not content else f"cannot be decoded as an image ({error})"
         raise UnreadableImage(f"{name} {what}: remove or replace it") from None
     return np.asarray(image)

@@ -54,7 +54,7 @@ class LabelledImages(Sequence[Sample]):
         self._images = open_files(images, "images")
         self._gt = self._images if gt is None else open_files(gt, "gt")
         self._file = by_sample(self._images, IMAGES)
-        texts = by_sample(self._gt, TEXTS, "gt_")
+        texts = by_sample(self._gt, TEXTS, ["gt_"])
         self.names = [name for name in self._file if name in texts]
         self.unreadable: list[str] = []
         if not self._file:

@@ -12,6 +12,7 @@ from adaptive.core.run import TASKS, TaskConfig
 class TextscaleScoreConfig(TaskConfig):
     """Score files of detections against annotations by the rules of ICDAR 2015."""
 
+    device: str = "cpu"  # nothing here runs elsewhere
     gt: str = ""  # folder, .zip or .tar of gt_NAME.txt
     results: str = ""  # folder, .zip or .tar of res_NAME.txt
     format: str = "icdar15"  # of the annotations, or mlt17: a script before the transcription

@@ -87,8 +87,8 @@ def match(words: Words, found: Detections) -> Matches:
     """
     shape_N, shape_D = polygons(words.quad_N42), polygons(found.quad_N42)
     care_N = words.care_N & ~shapely.is_missing(shape_N)
-    care_D = ~shapely.is_missing(shape_D)
-    area_N, area_D = shapely.area(shape_N), shapely.area(shape_D)
+    care_D = ~np.asarray(shapely.is_missing(shape_D))
+    area_N, area_D = areas(shape_N), areas(shape_D)
     word_K, detection_K, box_K = neighbours(shape_N, shape_D)
     # Polygons share no more than their boxes do: most neighbours need no closer look.
     both_K = area_N[word_K] + area_D[detection_K]
@@ -97,7 +97,7 @@ def match(words: Words, found: Detections) -> Matches:
     )
     close_K = box_K >= needed_K * (1 - 1e-9)
     word_K, detection_K, both_K = word_K[close_K], detection_K[close_K], both_K[close_K]
-    shared_K = shapely.area(shapely.intersection(shape_D[detection_K], shape_N[word_K]))
+    shared_K = areas(shapely.intersection(shape_D[detection_K], shape_N[word_K]))
 
     swallowed_K = shared_K / area_D[detection_K] > DONT_CARE_SHARE
     care_D[detection_K[swallowed_K & ~words.care_N[word_K]]] = False
@@ -147,6 +147,11 @@ def polygons(quad_N42: Float32[ndarray, "N 4 2"]) -> ndarray:
     shape_N[finite_N] = shapely.polygons(quad_N42[finite_N].astype(np.float64))
     shape_N[~shapely.is_valid(shape_N)] = None
     return shape_N
+
+
+def areas(shape_N: ndarray) -> Float64[ndarray, " N"]:
+    """Areas of polygons in square pixels; NaN for None."""
+    return np.asarray(shapely.area(shape_N))
 
 
 def neighbours(

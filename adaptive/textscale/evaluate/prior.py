@@ -16,7 +16,7 @@ import shapely
 from jaxtyping import Float32, Int64
 from numpy import ndarray
 
-from adaptive.textscale.evaluate.icdar import neighbours, polygons
+from adaptive.textscale.evaluate.icdar import areas, neighbours, polygons
 from adaptive.textscale.words import Words, short_sides
 
 SEEN_SHARE = 0.5
@@ -47,8 +47,8 @@ def regions_of_words(words: Words, quad_R42: Float32[ndarray, "R 4 2"]) -> Int64
     """
     shape_N, shape_R = polygons(words.quad_N42), polygons(quad_R42)
     word_K, region_K, _ = neighbours(shape_N, shape_R)
-    shared_K = shapely.area(shapely.intersection(shape_N[word_K], shape_R[region_K]))
-    share_K = shared_K / shapely.area(shape_N)[word_K]
+    shared_K = areas(shapely.intersection(shape_N[word_K], shape_R[region_K]))
+    share_K = shared_K / areas(shape_N)[word_K]
     region_N = np.full(len(words), -1, np.int64)
     order_K = np.argsort(share_K, kind="stable")  # the largest share is written last
     order_K = order_K[share_K[order_K] >= SEEN_SHARE]

@@ -55,7 +55,8 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Detections]:
         UserError: it is not there, holds no ``.txt``, or a file in it is wrong.
     """
     files = open_files(path, "results")
-    samples = by_sample(files, TEXTS, "res_")
+    # Annotations can be read as results too: they find themselves.
+    samples = by_sample(files, TEXTS, ["res_", "gt_"])
     if not samples:
         raise UserError(f"results={path} holds no .txt files: one res_NAME.txt for each image")
     return {

@@ -40,7 +40,7 @@ def read_gt(config: TextscaleScoreConfig) -> dict[str, Words]:
         UserError: there are none, or a file is wrong.
     """
     files = open_files(config.gt, "gt")
-    samples = by_sample(files, TEXTS, "gt_")
+    samples = by_sample(files, TEXTS, ["gt_"])
     if not samples:
         raise UserError(f"gt={config.gt} holds no .txt files: one gt_NAME.txt for each image")
     return {
@@ -55,8 +55,9 @@ def score_files(config: TextscaleScoreConfig, context: StageContext) -> None:
     strangers = [sample for sample in results if sample not in gt]
     if strangers:
         raise UserError(
-            f"results={config.results} has res_{strangers[0]}.txt, and gt={config.gt} no "
-            f"gt_{strangers[0]}.txt ({len(strangers)} such): score results of the same images"
+            f"results={config.results} has a file of {strangers[0]!r}, for which gt={config.gt} "
+            f"has no gt_{strangers[0]}.txt ({len(strangers)} such): score results of the same "
+            "images"
         )
     words = list(gt.values())
     found = [results.get(sample, Detections.none()) for sample in gt]

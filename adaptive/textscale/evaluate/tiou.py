@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
-from adaptive.textscale.evaluate.icdar import Matches, hmean, polygons
+from adaptive.textscale.evaluate.icdar import Matches, areas, hmean, polygons
 from adaptive.textscale.words import Detections, Words
 
 
@@ -55,8 +55,8 @@ def _of_matches(words: Words, found: Detections, matches: Matches) -> tuple[np.n
     shape_N[~matches.care_N] = None
     word_M, detection_M = matches.pair_M2.T
     own_M, box_M = shape_N[word_M], polygons(found.quad_N42)[detection_M]
-    area_M, iou_M = shapely.area(own_M), matches.iou_M
-    shared_M = iou_M / (1 + iou_M) * (area_M + shapely.area(box_M))
+    area_M, iou_M = areas(own_M), matches.iou_M
+    shared_M = iou_M / (1 + iou_M) * (area_M + areas(box_M))
     whole_M = iou_M * np.minimum(shared_M / area_M, 1)
 
     foreign_M = np.zeros(len(word_M))
@@ -66,4 +66,4 @@ def _of_matches(words: Words, found: Detections, matches: Matches) -> tuple[np.n
         if others:
             other = shapely.union_all(shape_N[others])
             foreign_M[m] = box_M[m].intersection(other).difference(own_M[m]).area
-    return whole_M, iou_M * (1 - foreign_M / shapely.area(box_M))
+    return whole_M, iou_M * (1 - foreign_M / areas(box_M))

@@ -93,6 +93,16 @@ def test_photographs_are_turned_as_their_camera_says():
     assert np.argwhere((image_HW3 != 255).any(-1)).tolist() == [[0, 5]]
 
 
+def test_an_image_beyond_all_bounds_is_told_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(UnreadableImage, match="large.png is too large, cut it into parts"):
+        decode_image(png((0, 0, 0)), "large.png")
+
+
+def test_one_pixel_is_an_image():
+    assert decode_image(png((1, 2, 3), (1, 1)), "dot.png").tolist() == [[[1, 2, 3]]]
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])
 def test_every_kind_of_pixels_becomes_rgb(mode):
     content = io.BytesIO()

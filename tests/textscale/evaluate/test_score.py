@@ -53,6 +53,11 @@ def test_folders_and_archives_are_scored_alike(files, suffix, capsys):
     assert all(f"\n{name} " in f"\n{printed}" for name in ("precision", "care_words", "matches"))
 
 
+def test_annotations_find_themselves(files):
+    summary = run(files, "gt", "gt").summary
+    assert (summary["hmean"], summary["matches"], summary["care_words"]) == (1.0, 2, 2)
+
+
 def test_the_report_tells_heights_and_the_worst_images(files):
     page = run(files).report.read_text()
     assert "By height" in page and "24 to 40" in page
@@ -89,7 +94,7 @@ def test_settings_that_mean_nothing(setting, words):
 
 def test_results_of_other_images_are_not_scored(files):
     (files / "results" / "res_img_3.txt").write_text("")
-    with pytest.raises(UserError, match=r"has res_img_3.txt, and gt=.* no gt_img_3.txt"):
+    with pytest.raises(UserError, match=r"file of 'img_3', for which gt=.* has no gt_img_3.txt"):
         run(files)
 
 
