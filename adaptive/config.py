@@ -28,6 +28,7 @@ TASK_MODULES = (
     "adaptive.quadformer.config",
     "adaptive.textscale.data.config",
     "adaptive.textscale.evaluate.config",
+    "adaptive.textscale.train.config",
 )
 RECIPES = "recipes://adaptive.experiments"
 

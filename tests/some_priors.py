@@ -6,8 +6,10 @@ import timm
 import torch
 from torch import Tensor
 
+import adaptive.textscale  # noqa: F401 (announces its prior)
 from adaptive.core.prior import Prior, build_prior
 from adaptive.core.solvers.quadtree import Geometry
+from adaptive.textscale.network import TextNet
 
 # 3 levels of patches of 8 to 32 pixels, taller than wide.
 GEOMETRY = Geometry(96, 64, min_patch=8, max_patch=32)
@@ -32,6 +34,8 @@ def some_prior(name: str, count: int = 2) -> Prior:
     settings = {}
     if "early" in name:
         settings["vit"] = timm.create_model("test_vit", img_size=64)
+    if "text" in name:
+        settings["net"] = TextNet("nano")
     if "precomputed" in name:
         settings["map_BHW"] = torch.rand(count, 7, 9)
     return build_prior(name, **settings)

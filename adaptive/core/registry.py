@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from adaptive.core.errors import UserError
 
 T = TypeVar("T")
+
+_ANNOUNCED: dict[str, dict[str, str]] = {}
+"""What is to come: kind of a registry to name to the module that registers it."""
+
+
+def announce(kind: str, name: str, module: str) -> None:
+    """Makes a registry know a name whose module is imported when it is first looked up.
+
+    So a family can offer a thing that is heavy to import, and need not import the registry either.
+
+    Args:
+        kind: of the registry, as in its messages.
+        name: of the thing.
+        module: registers it under that name when it is imported.
+    """
+    _ANNOUNCED.setdefault(kind, {})[name] = module
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -37,6 +54,8 @@ class Registry(Mapping[str, T], Generic[T]):
         return add
 
     def __getitem__(self, name: str) -> T:
+        if name not in self._items and name in self._announced:
+            importlib.import_module(self._announced[name])
         try:
             return self._items[name]
         except KeyError:
@@ -44,15 +63,19 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def unknown(self, name: str) -> str:
         """The sentence that says which names exist and which one was probably meant."""
-        close = difflib.get_close_matches(name, self._items, n=1)
+        close = difflib.get_close_matches(name, list(self), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"unknown {self.kind} {name!r}, choose one of {', '.join(sorted(self))}{hint}"
 
+    @property
+    def _announced(self) -> dict[str, str]:
+        return _ANNOUNCED.get(self.kind, {})
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
+        return iter({**self._items, **self._announced})
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items.keys() | self._announced.keys())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._items
+        return name in self._items or name in self._announced

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from adaptive.core.checks import not_negative, positive, share
 from adaptive.core.errors import UserError
 
 MEMORY = ("auto", "device", "stream")
@@ -196,24 +197,3 @@ class EvaluateConfig:
         not_negative("evaluate", self, "speed_batch", "pictures")
         if not 0 <= self.shift < 1:
             raise UserError(f"evaluate.shift={self.shift} must lie in 0 to 1, 1 excluded")
-
-
-def positive(prefix: str, settings: Any, *names: str) -> None:
-    """Refuses values that are not above 0."""
-    for name in names:
-        if not getattr(settings, name) > 0:
-            raise UserError(f"{prefix}.{name}={getattr(settings, name)} must be above 0")
-
-
-def not_negative(prefix: str, settings: Any, *names: str) -> None:
-    """Refuses values below 0."""
-    for name in names:
-        if not getattr(settings, name) >= 0:
-            raise UserError(f"{prefix}.{name}={getattr(settings, name)} must not be negative")
-
-
-def share(prefix: str, settings: Any, *names: str) -> None:
-    """Refuses values outside 0 to 1."""
-    for name in names:
-        if not 0 <= getattr(settings, name) <= 1:
-            raise UserError(f"{prefix}.{name}={getattr(settings, name)} must lie in 0 to 1")

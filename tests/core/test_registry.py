@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from adaptive.core import RESOURCES, SOLVERS, Registry, UserError
+from adaptive.core.registry import announce
 
 
 def test_names_lead_to_things():
@@ -29,6 +32,22 @@ def test_an_unknown_name_gets_a_hint():
         "unknown number 'sevn', choose one of seven, three; did you mean 'seven'?"
     )
     assert "did you mean" not in registry.unknown("xyz")
+
+
+def test_what_is_announced_is_imported_when_it_is_first_asked_for(tmp_path, monkeypatch):
+    registry: Registry[int] = Registry("planet")
+    (tmp_path / "far_planet.py").write_text(
+        "from core_planets import registry\nregistry.register('pluto')(9)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "core_planets", type(sys)("core_planets"))
+    sys.modules["core_planets"].registry = registry
+    registry.register("mars")(4)
+    announce("planet", "pluto", "far_planet")
+    assert "pluto" in registry and set(registry) == {"mars", "pluto"} and len(registry) == 2
+    assert "did you mean 'pluto'" in registry.unknown("plutto")
+    assert registry["mars"] == 4 and "far_planet" not in sys.modules
+    assert registry["pluto"] == 9 and "far_planet" in sys.modules and len(registry) == 2
 
 
 @pytest.mark.parametrize("registry", [RESOURCES, SOLVERS], ids=lambda registry: registry.kind)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import nn
 
+from adaptive.core.training import warmup_cosine
 from adaptive.quadformer.settings import TrainConfig
 
 
@@ -42,12 +42,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> torch.
 def learning_rate(step: int, steps: int, per_epoch: int, config: TrainConfig) -> float:
     """The rate at a step, from 0: a linear rise, then half a cosine."""
     warmup = config.warmup_epochs * per_epoch
-    if step < warmup:
-        return config.lr * (step + 1) / (warmup + 1)
-    if step >= steps:
-        return config.lr_end
-    part = (step - warmup) / (steps - warmup)
-    return config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * part)) / 2
+    return warmup_cosine(step, steps, warmup, config.lr, config.lr_end)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

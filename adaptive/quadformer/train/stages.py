@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from adaptive.core.run import Ranks, StageContext, atomic_write_json, duration, say
+from adaptive.core.run import Ranks, StageContext, atomic_write_json, say
+from adaptive.core.training import record_line
 from adaptive.quadformer.config import QuadformerTrainConfig
 from adaptive.quadformer.data import ImageSet, load_images
 from adaptive.quadformer.evaluate import accuracy
@@ -40,7 +41,7 @@ def train(config: QuadformerTrainConfig, context: StageContext) -> None:
     def log(**record: Any) -> None:
         context.log(**record)
         if context.ranks.main:
-            say(f"[train] {_line(record)}")
+            say(f"[train] {record_line(record)}")
 
     def validate(trainer: Trainer) -> None:
         name, judged = list(trainer.models.items())[-1]
@@ -109,14 +110,3 @@ def _images(
         classes=classes,
         track=lambda items, total: context.track(items, total, f"decode {split}", "image"),
     )
-
-
-def _line(record: dict[str, Any]) -> str:
-    """A record as a line of text."""
-    record = dict(record)
-    parts = [f"step {record.pop('step')}"]
-    if (left := record.pop("eta", None)) is not None:
-        speed = record.pop("images_per_second")
-        parts.append(f"{speed:,.0f} images/s, {duration(left)} left")
-    parts += [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items()]
-    return ", ".join(parts)

@@ -20,10 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from adaptive.core.errors import UserError
 from adaptive.core.run import Ranks, stage_seed
+from adaptive.core.training import load_checkpoint, save_checkpoint
 from adaptive.quadformer.data import Augment, Batch, Batches, ImageSet, Mix
 from adaptive.quadformer.models import Normalise
 from adaptive.quadformer.settings import AugmentConfig, ModelConfig, TrainConfig
-from adaptive.quadformer.train.checkpoint import load_checkpoint, save_checkpoint
 from adaptive.quadformer.train.loss import distillation, soft_cross_entropy
 from adaptive.quadformer.train.maps import map_leaves
 from adaptive.quadformer.train.optimizer import learning_rate, make_optimizer, set_rate

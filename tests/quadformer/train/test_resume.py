@@ -12,7 +12,8 @@ import pytest
 import torch
 from tiny_training import make_trainer, weights_of
 
-from adaptive.quadformer.train import CHECKPOINT, checkpoint
+from adaptive.core.training import load_checkpoint
+from adaptive.quadformer.train import CHECKPOINT
 
 PROGRAM = Path(__file__).with_name("kill_training.py")
 
@@ -76,7 +77,7 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
         make_trainer(tmp_path).run()
     trainer = make_trainer(tmp_path)
     path = tmp_path / CHECKPOINT
-    step, _ = checkpoint.load_checkpoint(path, trainer.models, trainer.optimizer)
+    step, _ = load_checkpoint(path, trainer.models, trainer.optimizer)
     assert step == 4 and [p.name for p in tmp_path.iterdir()] == [CHECKPOINT]
 
 

@@ -1,0 +1,7 @@
+"""What the trainings of all families share."""
+
+from adaptive.core.training.checkpoint import load_checkpoint, save_checkpoint
+from adaptive.core.training.log import record_line
+from adaptive.core.training.rate import warmup_cosine
+
+__all__ = ["load_checkpoint", "record_line", "save_checkpoint", "warmup_cosine"]

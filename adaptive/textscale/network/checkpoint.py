@@ -1,0 +1,89 @@
+"""Weights of a network in a safetensors file that says what network they are of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adaptive.core.errors import UserError
+from adaptive.core.run import atomic_path
+from adaptive.textscale.network.net import TextNet
+from adaptive.textscale.network.sizes import NetSize
+
+WEIGHTS = ("ema.safetensors", "net.safetensors")
+"""Files of a trained network, the best first."""
+
+
+def save_net(net: TextNet, path: str | Path, *, half: bool = False) -> None:
+    """Writes a network's weights in one step.
+
+    Args:
+        net: the network.
+        path: of the file.
+        half: store floats in half precision, in half of the bytes.
+    """
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    for name, value in net.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        tensors[name] = value.half() if half and value.is_floating_point() else value
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"size": json.dumps(asdict(net.size))})
+
+
+def load_net(path: str | Path) -> TextNet:
+    """A network in evaluation mode, on the CPU, in single precision.
+
+    Args:
+        path: a file that :func:`save_net` wrote, or the directory of a ``textscale_train`` run,
+            whose averaged weights count.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = weights_file(Path(path).expanduser())
+    try:
+        with safe_open(file, "pt") as opened:
+            size = (opened.metadata() or {}).get("size")
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"net={path}: the weights cannot be read: {error}") from None
+    if size is None:
+        raise UserError(
+            f"net={path}: the file does not say what network it is of: name a run of "
+            "textscale_train, or a file in its artifacts/train"
+        )
+    net = TextNet(NetSize(**json.loads(size)))
+    try:
+        net.load_state_dict(
+            {k: v.float() if v.dtype == torch.half else v for k, v in state.items()}
+        )
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"net={path}: the weights do not fit their network: {reason}") from None
+    return net.eval()
+
+
+def weights_file(path: Path) -> Path:
+    """The file of weights that a path means: itself, or the best in the directory of a run.
+
+    Raises:
+        UserError: there is none.
+    """
+    if path.is_file():
+        return path
+    for home in (path, path / "artifacts" / "train"):
+        for name in WEIGHTS:
+            if (home / name).is_file():
+                return home / name
+    raise UserError(
+        f"net={path}: there are no weights: name a finished run of textscale_train, or a file that "
+        "it wrote"
+    )

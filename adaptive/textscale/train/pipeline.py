@@ -1,0 +1,50 @@
+"""``textscale_train`` as stages of files: data -> [mine ->] train -> evaluate -> report."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from adaptive.core.run import Stage, StageContext
+from adaptive.textscale.train import stages
+from adaptive.textscale.train.config import TextTrainConfig
+
+
+def train_stages(config: TextTrainConfig) -> list[Stage]:
+    """The stages of a run, in order.
+
+    Raises:
+        UserError: images or weights that are not there, or annotations that are wrong.
+    """
+    found = {name: stages.open_images(config, name) for name in stages.used(config)}
+    images = {name: each.identity() for name, each in found.items()}
+    start = _identity(config.net.init)
+    plan = [Stage("data", partial(stages.describe_data, config), (), [images, config.data])]
+    if config.train.mining:
+        plan.append(Stage("mine", partial(stages.mine, config), ("data",), [start, config.detect]))
+    needs = ("data", "mine") if config.train.mining else ("data",)
+    made_of = [config.net, start, config.sample, config.train]
+    plan.append(Stage("train", partial(stages.train, config), needs, made_of))
+    if config.data.valid is not None:
+        plan.append(
+            Stage("evaluate", partial(stages.evaluate, config), ("data", "train"), config.detect)
+        )
+    plan.append(Stage("report", partial(_report, config), tuple(s.name for s in plan), [config]))
+    return plan
+
+
+def _identity(init: str | None) -> Any:
+    """What the weights that a training starts from are known by."""
+    if init in (None, "timm"):
+        return init
+    from adaptive.textscale.network.checkpoint import weights_file
+
+    file = weights_file(Path(str(init)).expanduser())
+    return [str(file), file.stat().st_size, file.stat().st_mtime_ns]
+
+
+def _report(config: TextTrainConfig, context: StageContext) -> None:
+    from adaptive.textscale.train.report import report_training
+
+    report_training(context, config)
