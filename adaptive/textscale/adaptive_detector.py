@@ -102,18 +102,23 @@ class AdaptiveDetector:
         """Words of images that share canvases and a budget, which waste fewer pixels together."""
         return list(self.inspect(images).detections)
 
-    def inspect(self, images: Sequence[UInt8[ndarray, "H W 3"]]) -> AdaptiveResult:
+    def inspect(
+        self,
+        images: Sequence[UInt8[ndarray, "H W 3"]],
+        looks: Sequence[FirstLook] | None = None,
+    ) -> AdaptiveResult:
         """Words of one or several images, with everything that led to them.
 
         Args:
             images: RGB; the budget counts once for each of them, and may move between them.
+            looks: what is known of each image already, in place of pass 1.
 
         Raises:
             UserError: an image that is none, or a budget too small for any pass.
         """
         for image in images:
             _check_image(image)
-        looks = tuple(self._first_look(image) for image in images)
+        looks = tuple(looks or (self._first_look(image) for image in images))
         start = time.perf_counter()
         scene, found_region = self._scene(images, looks)
         plan = make_plan(scene, self._limits(looks), self.config, self.recall)

@@ -53,6 +53,18 @@ class AdaptConfig:
             )
 
 
+@dataclass
+class PixelBudget:
+    """Limits of both passes together, with all padding, for each image; null: no limit."""
+
+    pixels: Any = None  # such as 300000 or 0.3M
+    latency: Any = None  # such as 30ms
+
+    def limits(self) -> dict[str, Any]:
+        """As a mapping."""
+        return {"pixels": self.pixels, "latency": self.latency}
+
+
 def budget_of(budget: Any) -> dict[str, Any]:
     """The limits of a budget that is given as a mapping or as None.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -60,7 +59,6 @@ def draw_canvas(
     chips = Chips(np.array(owners), np.array(boxes), np.array(sizes))
     packing = pack(chips.size_N2, gutter=GUTTER, max_side=config.side)
     drawn = compose(images, chips, packing)
-    canvas_HW3[:] = np.rint(cv2.mean(drawn[0])[:3])
     left, parts = 0, []
     for number, drawn_hw3 in enumerate(drawn):
         height, width = drawn_hw3.shape[:2]
