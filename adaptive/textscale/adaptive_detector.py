@@ -78,7 +78,7 @@ class AdaptiveDetector:
         self.detector = as_detector(detector)
         shared = prior is None
         self.mapper = as_mapper(self.detector if shared else prior)
-        self.config = config or AdaptConfig()
+        self.config = (config or AdaptConfig()).for_prior(self.mapper)
         self.config.validate()
         limits = budget_of(budget)
         self.pixels, self.latency = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, TaskConfig
-from adaptive.textscale.detectors import CHOICES, DetectorConfig
+from adaptive.textscale.detectors import CHOICES, PRIORS, SAME, DetectorConfig
 from adaptive.textscale.settings import AdaptConfig, PixelBudget
 
 
@@ -18,7 +18,7 @@ class TextDetectConfig(TaskConfig):
     input: str = ""  # folder, .zip or .tar of images
     output: str = ""  # folder for JSON, ICDAR's text files and overlays
     detector: DetectorConfig = field(default_factory=DetectorConfig)
-    prior: DetectorConfig | None = None  # of pass 1; null: the detector itself
+    prior: DetectorConfig = field(default_factory=lambda: DetectorConfig(SAME))  # of pass 1
     budget: PixelBudget = field(default_factory=PixelBudget)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     overlays: bool = True
@@ -49,7 +49,7 @@ class TextEvalConfig(TaskConfig):
 
     data: TextData = field(default_factory=TextData)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
-    prior: DetectorConfig | None = None  # of pass 1; null: the detector itself
+    prior: DetectorConfig = field(default_factory=lambda: DetectorConfig(SAME))  # of pass 1
     budget: PixelBudget = field(default_factory=PixelBudget)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     # long sides at which the detector looks at whole images, named single_SIDE in the summary
@@ -75,8 +75,7 @@ class TextEvalConfig(TaskConfig):
 def validate_parts(config: TextDetectConfig | TextEvalConfig) -> None:
     """Refuses values of the parts that both tasks have."""
     config.detector.validate()
-    if config.prior is not None:
-        config.prior.validate("prior")
+    config.prior.validate("prior")
     config.adapt.validate()
 
 
@@ -84,11 +83,11 @@ TASKS.register(
     "textscale_detect",
     config=TextDetectConfig,
     entry="adaptive.textscale.pipeline:detect_stages",
-    groups={"detector": CHOICES},
+    groups={"detector": CHOICES, "prior": PRIORS},
 )
 TASKS.register(
     "textscale_eval",
     config=TextEvalConfig,
     entry="adaptive.textscale.pipeline:eval_stages",
-    groups={"detector": CHOICES},
+    groups={"detector": CHOICES, "prior": PRIORS},
 )

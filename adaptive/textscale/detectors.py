@@ -9,12 +9,14 @@ from typing import Any
 from adaptive.core.errors import UserError
 from adaptive.core.registry import Registry
 
+SAME = "same"
+
 
 @dataclass
 class DetectorConfig:
     """A detector and how boxes are read off its maps."""
 
-    kind: str = "network"  # name in DETECTORS
+    kind: str = "network"  # name in DETECTORS; of a prior also same: the detector itself
     path: str = ""  # of the ONNX file, or of a network: file, or directory of a textscale_train run
     threshold: float = 0.3  # probability above which a cell is text
     box_threshold: float = 0.5  # least mean probability in a word's core
@@ -26,6 +28,8 @@ class DetectorConfig:
 
     def validate(self, prefix: str = "detector") -> None:
         """Raises UserError for values that mean nothing."""
+        if prefix == "prior" and self.kind == SAME:
+            return
         DETECTORS[self.kind]
         if not self.path:
             raise UserError(
@@ -43,7 +47,10 @@ DETECTORS: Registry[Callable[[DetectorConfig, str], Any]] = Registry("detector")
 """Name to what builds a detector, with maps and boxes, of its settings and a torch device."""
 
 CHOICES = {"network": DetectorConfig(), "onnx": DetectorConfig("onnx", grow=1.5)}
-"""What ``detector=NAME`` and ``prior=NAME`` choose."""
+"""What ``detector=NAME`` chooses."""
+
+PRIORS = {SAME: DetectorConfig(SAME), **CHOICES}
+"""What ``prior=NAME`` chooses."""
 
 
 def build_detector(config: DetectorConfig, device: str) -> Any:

@@ -49,7 +49,7 @@ class OnnxDetector:
         UserError: no such file, none that can be read, or one with other outputs.
     """
 
-    stride = STRIDE
+    pass1_side = 736  # PP-OCR's own size; on smaller copies it overlooks most of a photograph
 
     def __init__(
         self,

@@ -63,10 +63,8 @@ def eval_stages(config: TextEvalConfig) -> list[Stage]:
     ]
 
 
-def _identity(detector: DetectorConfig | None) -> Any:
+def _identity(detector: DetectorConfig) -> Any:
     """What decides a detector's weights, as far as sizes and times of files tell."""
-    if detector is None:
-        return None
     path = Path(detector.path).expanduser()
     files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
     return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]

@@ -16,7 +16,7 @@ from adaptive.textscale.compare.methods import Measured, heights_found, run_adap
 from adaptive.textscale.config import TextEvalConfig
 from adaptive.textscale.data.labelled import LabelledImages, Sample
 from adaptive.textscale.detector import as_mapper
-from adaptive.textscale.detectors import build_detector
+from adaptive.textscale.detectors import SAME, build_detector
 from adaptive.textscale.evaluate.by_height import recall_by_height
 from adaptive.textscale.evaluate.prior import score_prior
 from adaptive.textscale.recall import LEAST_PAIRS, RecallCurve
@@ -69,7 +69,8 @@ def other_methods(config: TextEvalConfig, context: StageContext) -> None:
     mapper = _mapper(config, detector, context.device)
     table: dict[str, Any] = {}
     for name, settings in config.baselines.items():
-        baseline = BASELINES[name](detector, mapper, config.adapt, **settings)
+        adapt = config.adapt.for_prior(mapper)
+        baseline = BASELINES[name](detector, mapper, adapt, **settings)
         measured = run_baseline(images, baseline, lambda s, name=name: _track(context, s, name))
         table[name] = measured.numbers()
     atomic_write_json(context.dir / "table.json", table)
@@ -112,7 +113,9 @@ def read_tables(context: StageContext, *stages: str) -> dict[str, dict[str, floa
 
 
 def _mapper(config: TextEvalConfig, detector: Any, device: str) -> Any:
-    return as_mapper(detector if config.prior is None else build_detector(config.prior, device))
+    return as_mapper(
+        detector if config.prior.kind == SAME else build_detector(config.prior, device)
+    )
 
 
 def _curve(config: TextEvalConfig, context: StageContext) -> RecallCurve | str | None:

@@ -9,12 +9,13 @@ from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.config import TextDetectConfig
 from adaptive.textscale.detect.folder import detect_folder
-from adaptive.textscale.detectors import build_detector
+from adaptive.textscale.detectors import SAME, build_detector
 
 
 def detect(config: TextDetectConfig, context: StageContext) -> None:
     """Finds the words of every image."""
-    prior = None if config.prior is None else build_detector(config.prior, context.device)
+    own = config.prior.kind == SAME
+    prior = None if own else build_detector(config.prior, context.device)
     detector = AdaptiveDetector(
         build_detector(config.detector, context.device),
         prior,
