@@ -32,7 +32,8 @@ class AdaptConfig:
     stride: int = 32  # sides of the detectors' inputs are multiples of it
     gutter: int = 8  # pixels between two chips on a canvas
     max_side: int = 2048  # of a canvas
-    max_pixels: int = 4_000_000  # of a canvas; more text goes to further canvases
+    # of a canvas, as more text goes to further ones, and of pass 1's copy
+    max_pixels: int = 4_000_000
     iou: float = 0.3  # two boxes that share more are one word
 
     def for_prior(self, mapper: Any) -> AdaptConfig:
