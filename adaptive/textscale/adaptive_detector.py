@@ -123,7 +123,7 @@ class AdaptiveDetector:
         scene, found_region = self._scene(images, looks)
         plan = make_plan(scene, self._limits(looks), self.config, self.recall)
         planned = time.perf_counter()
-        canvases = tuple(compose(images, plan.chips, plan.packing))
+        canvases = tuple(compose(images, plan.chips, plan.packing, self.config.gutter))
         composed = time.perf_counter()
         seen = [self.detector(canvas) for canvas in canvases]
         detected = time.perf_counter()

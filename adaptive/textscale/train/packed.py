@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -53,12 +54,13 @@ def draw_canvas(
             area += float(np.prod(size_2 + GUTTER))
         images.append(image_HW3)
         every.append(words)
-    canvas_HW3 = np.zeros((config.side, config.side, 3), np.uint8)  # as the second pass fills it
+    canvas_HW3 = np.full((config.side, config.side, 3), 127, np.uint8)
     if not boxes:
         return canvas_HW3, Words(np.zeros((0, 4, 2), np.float32), np.zeros(0, bool), ())
     chips = Chips(np.array(owners), np.array(boxes), np.array(sizes))
     packing = pack(chips.size_N2, gutter=GUTTER, max_side=config.side)
-    drawn = compose(images, chips, packing)
+    drawn = compose(images, chips, packing, GUTTER)
+    canvas_HW3[:] = np.rint(cv2.mean(drawn[0])[:3])
     left, parts = 0, []
     for number, drawn_hw3 in enumerate(drawn):
         height, width = drawn_hw3.shape[:2]
