@@ -234,17 +234,20 @@ def _check_image(image: Any) -> None:
 
 def _together(regions: Sequence[Regions]) -> Regions:
     """Regions of several images as one list."""
-    names = (
-        "box_R4",
-        "padded_R4",
-        "scale_R",
-        "spread_R",
-        "probability_R",
-        "words_R",
-        "sized_R",
+
+    def all_of(name: str) -> ndarray:
+        return np.concatenate([getattr(part, name) for part in regions])
+
+    return Regions(
+        box_R4=all_of("box_R4"),
+        padded_R4=all_of("padded_R4"),
+        scale_R=all_of("scale_R"),
+        spread_R=all_of("spread_R"),
+        probability_R=all_of("probability_R"),
+        words_R=all_of("words_R"),
+        sized_R=all_of("sized_R"),
+        coverage=min(part.coverage for part in regions),
     )
-    arrays = {name: np.concatenate([getattr(part, name) for part in regions]) for name in names}
-    return Regions(**arrays, coverage=min(part.coverage for part in regions))
 
 
 def _warnings(looks: Sequence[FirstLook]) -> tuple[str, ...]:

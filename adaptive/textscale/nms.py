@@ -42,7 +42,7 @@ def suppress(
     # Exact also where edges coincide, as those of neighbouring chips' boxes do; OpenCV's
     # intersection of convex polygons is not.
     shape_N = shapely.convex_hull(shapely.polygons(quad_N42.astype(np.float64)))
-    area_N = shapely.area(shape_N)
+    area_N = np.atleast_1d(shapely.area(shape_N))
     shared_P = shapely.area(shapely.intersection(shape_N[first_P], shape_N[second_P]))
     area_P2 = np.stack([area_N[first_P], area_N[second_P]], 1)
     same_P = (shared_P > iou * (area_P2.sum(1) - shared_P)) | (shared_P > inside * area_P2.min(1))
