@@ -30,15 +30,15 @@ def test_a_detector_is_chosen_by_name(name):
 @pytest.mark.parametrize(
     ("recipe", "overrides", "words"),
     [
-        ("textscale_eval", (), "detector.path is empty"),
+        ("textscale_eval", ("detector.path=''",), "detector.path is empty"),
         ("textscale_eval", ("prior=onnx", *EVAL), "prior.path is empty"),
         ("textscale_eval", ("sides=[0]", *EVAL), "sides="),
         ("textscale_eval", ("sides=[]", "calibrate=true", *EVAL), "calibrate needs sides"),
         ("textscale_eval", ("adapt.pass1_share=0", *EVAL), "adapt.pass1_share=0"),
         ("textscale_eval", ("detector.threshold=2", *EVAL), "detector.threshold=2"),
         ("textscale_eval", ("data.images=''", *EVAL), "data.images is empty"),
-        ("textscale_detect", EVAL, "input is empty"),
-        ("textscale_detect", ("input=a", *EVAL), "output is empty"),
+        ("textscale_detect", ("input=''", *EVAL), "input is empty"),
+        ("textscale_detect", ("output=''", *EVAL), "output is empty"),
     ],
 )
 def test_mistakes_are_told(recipe, overrides, words):
