@@ -32,7 +32,8 @@ SHAPE_CHECKED += [f"adaptive.core.solvers.{name}" for name in SOLVERS if name !=
 SHAPE_CHECKED += [
     f"adaptive.quadformer.{name}" for name in ("data", "demo", "evaluate", "mosaic", "train")
 ]
-SHAPE_CHECKED += ["adaptive.textscale"]
+TEXT = [path.stem for path in Path(__file__).parents[1].glob("adaptive/textscale/[a-z]*")]
+SHAPE_CHECKED += [f"adaptive.textscale.{name}" for name in TEXT if name != "adaptive_detector"]
 install_import_hook(SHAPE_CHECKED, "typechecker.checked")
 
 settings.register_profile(

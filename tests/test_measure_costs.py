@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from adaptive.experiments import measure_costs
 
 import adaptive
+from adaptive.experiments import measure_costs
 
 
 @pytest.mark.parametrize("job", measure_costs.JOBS)

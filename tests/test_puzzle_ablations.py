@@ -8,10 +8,10 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from adaptive.experiments import puzzle_ablations as ablations
 
 import adaptive
 from adaptive.core import InfeasibleError
+from adaptive.experiments import puzzle_ablations as ablations
 
 CELLS = list(ablations.cells(tokens=1024))
 SEED = [cell for cell in CELLS if cell.seed == 0]

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from adaptive.experiments import train_quadformers as script
 
 import adaptive
+from adaptive.experiments import train_quadformers as script
 
 ALL = list(script.trainings(list(script.STUDIES), list(script.SEEDS)))
 

@@ -78,7 +78,7 @@ class AdaptiveDetector:
         self.detector = as_detector(detector)
         shared = prior is None
         self.mapper = as_mapper(self.detector if shared else prior)
-        self.config = config or AdaptConfig()
+        self.config = (config or AdaptConfig()).for_prior(self.mapper)
         self.config.validate()
         limits = budget_of(budget)
         self.pixels, self.latency = (
@@ -102,18 +102,23 @@ class AdaptiveDetector:
         """Words of images that share canvases and a budget, which waste fewer pixels together."""
         return list(self.inspect(images).detections)
 
-    def inspect(self, images: Sequence[UInt8[ndarray, "H W 3"]]) -> AdaptiveResult:
+    def inspect(
+        self,
+        images: Sequence[UInt8[ndarray, "H W 3"]],
+        looks: Sequence[FirstLook] | None = None,
+    ) -> AdaptiveResult:
         """Words of one or several images, with everything that led to them.
 
         Args:
             images: RGB; the budget counts once for each of them, and may move between them.
+            looks: what is known of each image already, in place of pass 1.
 
         Raises:
             UserError: an image that is none, or a budget too small for any pass.
         """
         for image in images:
             _check_image(image)
-        looks = tuple(self._first_look(image) for image in images)
+        looks = tuple(looks or (self._first_look(image) for image in images))
         start = time.perf_counter()
         scene, found_region = self._scene(images, looks)
         plan = make_plan(scene, self._limits(looks), self.config, self.recall)
@@ -229,17 +234,20 @@ def _check_image(image: Any) -> None:
 
 def _together(regions: Sequence[Regions]) -> Regions:
     """Regions of several images as one list."""
-    names = (
-        "box_R4",
-        "padded_R4",
-        "scale_R",
-        "spread_R",
-        "probability_R",
-        "words_R",
-        "sized_R",
+
+    def all_of(name: str) -> ndarray:
+        return np.concatenate([getattr(part, name) for part in regions])
+
+    return Regions(
+        box_R4=all_of("box_R4"),
+        padded_R4=all_of("padded_R4"),
+        scale_R=all_of("scale_R"),
+        spread_R=all_of("spread_R"),
+        probability_R=all_of("probability_R"),
+        words_R=all_of("words_R"),
+        sized_R=all_of("sized_R"),
+        coverage=min(part.coverage for part in regions),
     )
-    arrays = {name: np.concatenate([getattr(part, name) for part in regions]) for name in names}
-    return Regions(**arrays, coverage=min(part.coverage for part in regions))
 
 
 def _warnings(looks: Sequence[FirstLook]) -> tuple[str, ...]:

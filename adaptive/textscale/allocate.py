@@ -164,10 +164,10 @@ def boxes_by_region(
     centre_N2: Float[ndarray, "N 2"], box_R4: Float[ndarray, "R 4"]
 ) -> tuple[Int[ndarray, " N"], Bool[ndarray, " N"]]:
     """The smallest region that holds each box's centre, and whether there is one."""
-    inside_NR = ((centre_N2[:, None] >= box_R4[:, :2]) & (centre_N2[:, None] <= box_R4[:, 2:])).all(
-        2
-    )
-    area_R = (box_R4[:, 2:] - box_R4[:, :2]).prod(1)
-    if not len(area_R):
+    if not len(box_R4):
         return np.zeros(len(centre_N2), int), np.zeros(len(centre_N2), bool)
-    return np.where(inside_NR, area_R, np.inf).argmin(1), inside_NR.any(1)
+    x_N1, y_N1 = centre_N2[:, :1], centre_N2[:, 1:]
+    x0_R, y0_R, x1_R, y1_R = box_R4.T
+    inside_NR = (x_N1 >= x0_R) & (x_N1 <= x1_R) & (y_N1 >= y0_R) & (y_N1 <= y1_R)
+    area_R = (x1_R - x0_R) * (y1_R - y0_R)
+    return np.where(inside_NR, area_R, np.inf).argmin(1), inside_NR.sum(1) > 0

@@ -60,9 +60,11 @@ def pass1_side(width: int, height: int, config: AdaptConfig, room: float) -> int
         fits = (s for s in sides if copy_size(width, height, s, config.stride)[2] <= pixels)
         return next(fits, 0)
 
-    if math.isinf(room):
-        return min(config.pass1_side, full)
-    return max(largest(config.pass1_side, room), largest(full, config.pass1_share * room)) or None
+    most = config.max_pixels  # bounds the network's memory, whatever is asked for
+    side = largest(config.pass1_side, min(room, most))
+    if math.isfinite(room):
+        side = max(side, largest(full, min(config.pass1_share * room, most)))
+    return side or None
 
 
 def first_look(

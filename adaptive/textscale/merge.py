@@ -24,7 +24,7 @@ _OWN, _KEPT, _STRAY = 2.0, 1.0, 0.0
 
 def merge(
     looks: Sequence[FirstLook],
-    found_region: Sequence[Int[ndarray, " N"]],
+    found_region: Sequence[ndarray],
     fresh: Detections,
     chip_N: Int[ndarray, " N"],
     plan: Plan,

@@ -8,8 +8,8 @@ Shapes: N boxes, 4 corners, 2 coordinates, P pairs.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
+import shapely
 from jaxtyping import Float, Float32, Int
 from numpy import ndarray
 
@@ -39,18 +39,19 @@ def suppress(
     first_P, second_P = overlapping_pairs(hull_N4)
     if not len(first_P):
         return np.arange(len(quad_N42))
-    concerned = np.unique(np.concatenate([first_P, second_P]))
-    hulls = {int(i): cv2.convexHull(quad_N42[i]) for i in concerned}
-    area = {i: cv2.contourArea(hull) for i, hull in hulls.items()}
-    rivals: dict[int, list[int]] = {i: [] for i in hulls}
-    for i, j in zip(first_P.tolist(), second_P.tolist(), strict=True):
-        shared = cv2.intersectConvexConvex(hulls[i], hulls[j])[0]
-        union, smaller = area[i] + area[j] - shared, min(area[i], area[j])
-        if shared > iou * union or shared > inside * smaller:
-            rivals[i].append(j)
-            rivals[j].append(i)
+    # Exact also where edges coincide, as those of neighbouring chips' boxes do; OpenCV's
+    # intersection of convex polygons is not.
+    shape_N = shapely.convex_hull(shapely.polygons(quad_N42.astype(np.float64)))
+    area_N = np.atleast_1d(shapely.area(shape_N))
+    shared_P = shapely.area(shapely.intersection(shape_N[first_P], shape_N[second_P]))
+    area_P2 = np.stack([area_N[first_P], area_N[second_P]], 1)
+    same_P = (shared_P > iou * (area_P2.sum(1) - shared_P)) | (shared_P > inside * area_P2.min(1))
+    rivals: dict[int, list[int]] = {}
+    for i, j in zip(first_P[same_P].tolist(), second_P[same_P].tolist(), strict=True):
+        rivals.setdefault(i, []).append(j)
+        rivals.setdefault(j, []).append(i)
     alive_N = np.ones(len(quad_N42), bool)
-    for i in concerned[np.argsort(-rank_N[concerned], kind="stable")].tolist():
+    for i in sorted(rivals, key=lambda i: (-rank_N[i], i)):
         if alive_N[i]:
             alive_N[rivals[i]] = False
     return np.flatnonzero(alive_N)

@@ -11,6 +11,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,7 +50,7 @@ class OnnxDetector:
         UserError: no such file, none that can be read, or one with other outputs.
     """
 
-    stride = STRIDE
+    pass1_side = 736  # PP-OCR's own size; on smaller copies it overlooks most of a photograph
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class OnnxDetector:
         backend: str = "auto",
     ):
         self.path = Path(path)
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "threshold": threshold,
             "box_threshold": box_threshold,
             "unclip_ratio": unclip_ratio,
@@ -108,8 +109,14 @@ class OnnxDetector:
 
     def _fill_scales(self, probability_HW: ndarray, log_scale_HW: ndarray) -> None:
         """Writes ln(height / 32) of each faint or clear component over its box."""
-        loose = {**self.settings, "threshold": self.settings["threshold"] / 2, "box_threshold": 0}
-        found = boxes_of_map(probability_HW, stride=1, **(loose | {"min_side": 0}))
+        found = boxes_of_map(
+            probability_HW,
+            threshold=self.settings["threshold"] / 2,
+            box_threshold=0.0,
+            unclip_ratio=self.settings["unclip_ratio"],
+            min_side=0.0,
+            stride=1,
+        )
         height_N = np.maximum(short_sides(found.quad_N42), 1)
         for i in np.argsort(-height_N):  # small words are not painted over by large ones
             quad_42 = np.rint(found.quad_N42[i]).astype(np.int32)

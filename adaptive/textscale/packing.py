@@ -78,7 +78,9 @@ def pack(
 
     width, shelf_N = int(width_C[best]), shelf_NC[:, best]
     height_S = height_SC[height_SC[:, best] > 0, best]
-    most = limit if max_pixels is None else min(limit, max(max_pixels // width, stride))
+    most = limit
+    if max_pixels is not None:
+        most = min(limit, max(max_pixels // width // stride, 1) * stride)
     canvas_S, y_S = _stack(height_S.tolist(), gutter, most)
     size_M2 = np.zeros((canvas_S[-1] + 1, 2), int)
     np.maximum.at(size_M2[:, 0], canvas_S[shelf_N], right_NC[:, best])

@@ -23,7 +23,7 @@ from adaptive.textscale.settings import AdaptConfig
 _TRIES = 3
 _FULL = 0.9  # a canvas that fills this share of the room is not worth another try
 _STEPS = 24  # zooms of the whole image that are tried against its chips
-_BETTER = 0.99  # of the misses with chips, at most which the whole image must have
+_BETTER = 0.9  # of the misses with chips, at most which the whole image must be expected to have
 
 
 @dataclass(frozen=True)

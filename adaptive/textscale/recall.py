@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,8 +60,8 @@ class RecallCurve:
         )
 
     def expected(
-        self, height: Float[ndarray, "*any"], spread: Float[ndarray, "*any"]
-    ) -> Float[ndarray, "*any"]:
+        self, height: Float[ndarray, ...], spread: Float[ndarray, ...]
+    ) -> Float[ndarray, ...]:
         """Mean probability where the height is uncertain.
 
         Args:
@@ -106,7 +107,7 @@ class RecallCurve:
         return cls._of(best.x)
 
     @classmethod
-    def load(cls, path: str | Path) -> RecallCurve:
+    def load(cls, path: str | os.PathLike[str]) -> RecallCurve:
         """Reads what :meth:`save` wrote.
 
         Raises:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from adaptive.textscale.nms import overlapping_pairs
-from adaptive.textscale.words import CANONICAL, TextMaps
+from adaptive.textscale.words import CANONICAL, TextMaps, Words, short_sides
 
 MERGE = 1.6  # ratio of scales up to which two regions are read at one zoom
 SMALLEST = 4.0  # height in pixels of pass 1's input below which its scale means nothing
@@ -78,7 +78,31 @@ def find_regions(
         threshold: cells above it are text. A low one is right here: a region that turns out empty
             costs some pixels, one that is overlooked costs its words.
     """
-    parts = _components(maps, ratio, threshold)
+    return _finished(_components(maps, ratio, threshold), width, height, ratio)
+
+
+def known_regions(words: Words, width: int, height: int) -> Regions:
+    """Regions of the words that count in an annotated image: what a perfect prior would say.
+
+    Args:
+        words: of the image.
+        width, height: of the image.
+    """
+    quad_C42 = words.quad_N42[words.care_N]
+    quad_C42 = np.clip(quad_C42, 0, np.array([width, height], np.float32))
+    C = len(quad_C42)
+    parts = _Parts(
+        np.concatenate([quad_C42.min(1), quad_C42.max(1)], 1).astype(float),
+        np.log(np.maximum(short_sides(quad_C42), 1.0)).astype(float),
+        np.full(C, _SPREAD**2),
+        np.ones(C),
+        np.ones(C),
+    )
+    return _finished(parts, width, height, (1.0, 1.0))
+
+
+def _finished(parts: _Parts, width: int, height: int, ratio: tuple[float, float]) -> Regions:
+    """Merged and padded regions, with what the user should know."""
     if not len(parts.log_C):
         none = np.zeros(0)
         boxes = np.zeros((0, 4))
@@ -86,7 +110,7 @@ def find_regions(
     parts = _merged(parts, width, height)
     scale_R = np.exp(parts.log_C)
     seen_R = scale_R * _mean_ratio(ratio)
-    sized_R = seen_R >= SMALLEST
+    sized_R = seen_R >= SMALLEST * (1 - 1e-6)
     expected_R = parts.probability_C * parts.words_C
     coverage = float(expected_R[sized_R].sum() / expected_R.sum())
     return Regions(

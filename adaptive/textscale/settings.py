@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adaptive.core.errors import UserError
+
+PASS1_SIDE = 480
 
 
 @dataclass
@@ -13,8 +15,9 @@ class AdaptConfig:
     """How text is found on a small copy, and what is spent on a second look."""
 
     # long side in pixels of the copy that pass 1 sees, never above the image's; a budget that does
-    # not reach for it is all spent on pass 1
-    pass1_side: int = 480
+    # not reach for it is all spent on pass 1; 0: what the prior is made for (736 for ONNX files,
+    # else 480)
+    pass1_side: int = 0
     # share of a large budget that pass 1 takes where that makes its copy larger than pass1_side
     pass1_share: float = 0.5
     threshold: float = 0.2  # probability above which pass 1 suspects text
@@ -29,15 +32,22 @@ class AdaptConfig:
     stride: int = 32  # sides of the detectors' inputs are multiples of it
     gutter: int = 8  # pixels between two chips on a canvas
     max_side: int = 2048  # of a canvas
-    max_pixels: int = 4_000_000  # of a canvas; more text goes to further canvases
+    # of a canvas, as more text goes to further ones, and of pass 1's copy
+    max_pixels: int = 4_000_000
     iou: float = 0.3  # two boxes that share more are one word
+
+    def for_prior(self, mapper: Any) -> AdaptConfig:
+        """These settings with the side that a prior is made for, where none is set."""
+        return replace(
+            self, pass1_side=self.pass1_side or getattr(mapper, "pass1_side", PASS1_SIDE)
+        )
 
     def validate(self, prefix: str = "adapt") -> None:
         """Raises UserError for values that mean nothing."""
-        for name in ("pass1_side", "pass1_share", "max_zoom", "stride", "max_pixels"):
+        for name in ("pass1_share", "max_zoom", "stride", "max_pixels"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{prefix}.{name}={getattr(self, name)} must be above 0")
-        for name in ("gutter", "tolerance", "false_alarm"):
+        for name in ("pass1_side", "gutter", "tolerance", "false_alarm"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{prefix}.{name}={getattr(self, name)} must not be negative")
         for name in ("threshold", "iou", "pass1_share"):
@@ -51,6 +61,18 @@ class AdaptConfig:
             raise UserError(
                 f"{prefix}.max_side={self.max_side} must be at least {2 * self.stride}, two strides"
             )
+
+
+@dataclass
+class PixelBudget:
+    """Limits of both passes together, with all padding, for each image; null: no limit."""
+
+    pixels: Any = None  # such as 300000 or 0.3M
+    latency: Any = None  # such as 30ms
+
+    def limits(self) -> dict[str, Any]:
+        """As a mapping."""
+        return {"pixels": self.pixels, "latency": self.latency}
 
 
 def budget_of(budget: Any) -> dict[str, Any]:

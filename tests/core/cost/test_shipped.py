@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from adaptive.experiments.publish_costs import FALLS, falls_of_shipped
 
 from adaptive.core.cost import (
     MeasuredTable,
@@ -26,6 +25,7 @@ from adaptive.core.hardware.device import match_device
 from adaptive.core.profiling.config import VariantsConfig
 from adaptive.core.profiling.grid import blocks_of
 from adaptive.core.workload import Workload
+from adaptive.experiments.publish_costs import FALLS, falls_of_shipped
 
 FILES = {f"{d}/{path.stem}": path for d in shipped_devices() for path in shipped_files(d)}
 files = pytest.mark.parametrize("file", FILES)

@@ -1,0 +1,145 @@
+"""The stages of a ``textscale_eval`` run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaptive.core.run import StageContext, atomic_write_json
+from adaptive.textscale.adaptive_detector import AdaptiveDetector
+from adaptive.textscale.baselines import BASELINES
+from adaptive.textscale.compare.methods import Measured, heights_found, run_adaptive, run_baseline
+from adaptive.textscale.config import TextEvalConfig
+from adaptive.textscale.data.labelled import LabelledImages, Sample
+from adaptive.textscale.detector import as_mapper
+from adaptive.textscale.detectors import SAME, build_detector
+from adaptive.textscale.evaluate.by_height import recall_by_height
+from adaptive.textscale.evaluate.prior import score_prior
+from adaptive.textscale.recall import LEAST_PAIRS, RecallCurve
+
+CURVE = "recall_curve.json"
+
+
+def open_images(config: TextEvalConfig) -> LabelledImages:
+    """The annotated photographs.
+
+    Raises:
+        UserError: they are not there, or annotations are wrong.
+    """
+    root = Path(config.data.root).expanduser()
+    gt = None if config.data.gt is None else root / config.data.gt
+    return LabelledImages(root / config.data.images, gt, config.data.format)
+
+
+def single_scales(config: TextEvalConfig, context: StageContext) -> None:
+    """The detector on whole images at each long side, and the recall curve that follows."""
+    images, detector = open_images(config), build_detector(config.detector, context.device)
+    table: dict[str, Any] = {}
+    heights, found = [np.zeros(0)], [np.zeros(0, bool)]
+    for side in config.sides:
+        baseline = BASELINES["single"](detector, as_mapper(detector), config.adapt, side=side)
+        longest: list[int] = []
+
+        def noting(samples: Iterable[Sample], longest: list[int] = longest) -> Iterable[Sample]:
+            for sample in samples:
+                longest.append(max(sample[1].shape[:2]))
+                yield sample
+
+        measured = run_baseline(
+            images, baseline, lambda s, side=side: noting(_track(context, s, f"single {side}"))
+        )
+        table[f"single_{side}"] = measured.numbers()
+        height_N, found_N = heights_found(measured, [side / length for length in longest])
+        heights.append(height_N)
+        found.append(found_N)
+    atomic_write_json(context.dir / "table.json", table)
+    context.summary(_flat(table))
+    height_N, found_N = np.concatenate(heights), np.concatenate(found)
+    if len(height_N) >= LEAST_PAIRS:
+        RecallCurve.fit(height_N, found_N).save(context.dir / CURVE)
+
+
+def other_methods(config: TextEvalConfig, context: StageContext) -> None:
+    """Tiles, fixed zooms and the like."""
+    images, detector = open_images(config), build_detector(config.detector, context.device)
+    mapper = _mapper(config, detector, context.device)
+    table: dict[str, Any] = {}
+    for name, settings in config.baselines.items():
+        adapt = config.adapt.for_prior(mapper)
+        baseline = BASELINES[name](detector, mapper, adapt, **settings)
+        measured = run_baseline(images, baseline, lambda s, name=name: _track(context, s, name))
+        table[name] = measured.numbers()
+    atomic_write_json(context.dir / "table.json", table)
+    context.summary(_flat(table))
+
+
+def second_look(config: TextEvalConfig, context: StageContext) -> None:
+    """The adaptive detector, with its prior and with one that knows the words."""
+    images, detector = open_images(config), build_detector(config.detector, context.device)
+    adaptive = AdaptiveDetector(
+        detector,
+        _mapper(config, detector, context.device),
+        config.budget.limits(),
+        recall=_curve(config, context),
+        config=config.adapt,
+    )
+    measured = run_adaptive(images, adaptive, lambda s: _track(context, s, "adaptive"))
+    table: dict[str, Any] = {"adaptive": measured.numbers()}
+    context.summary(measured.numbers())
+    context.summary(_of_prior(measured))
+    bands = recall_by_height(zip(measured.words, measured.matches, strict=True))
+    context.summary({f"recall.{name}": band.recall for name, band in bands.items()})
+    context.summary({"overhead_ms": 1e3 * float(np.median(measured.overhead))})
+    context.summary({"images": len(measured.words), "unreadable": len(images.unreadable)})
+    if config.oracle:
+        ceiling = run_adaptive(
+            images, adaptive, lambda s: _track(context, s, "oracle"), oracle=True
+        ).numbers()
+        table["oracle"] = ceiling
+        context.summary({f"oracle.{name}": value for name, value in ceiling.items()})
+    atomic_write_json(context.dir / "table.json", table)
+
+
+def read_tables(context: StageContext, *stages: str) -> dict[str, dict[str, float]]:
+    """What the stages measured, by method."""
+    table: dict[str, dict[str, float]] = {}
+    for stage in stages:
+        table |= json.loads((context.input(stage) / "table.json").read_text(encoding="utf-8"))
+    return table
+
+
+def _mapper(config: TextEvalConfig, detector: Any, device: str) -> Any:
+    return as_mapper(
+        detector if config.prior.kind == SAME else build_detector(config.prior, device)
+    )
+
+
+def _curve(config: TextEvalConfig, context: StageContext) -> RecallCurve | str | None:
+    """The curve that is set, else the one just fitted, where that is asked for."""
+    if config.detector.recall is None and config.calibrate:
+        return str(context.input("single") / CURVE)
+    return config.detector.recall
+
+
+def _of_prior(measured: Measured) -> dict[str, Any]:
+    quads = [
+        regions.padded_R4[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float32)
+        for regions in measured.regions
+    ]
+    scales = [regions.scale_R.astype(np.float32) for regions in measured.regions]
+    prior = score_prior(zip(measured.words, quads, scales, strict=True))
+    return {"pass1_recall": prior.recall, "scale_error": prior.scale_error}
+
+
+def _track(context: StageContext, samples: Iterable[Sample], desc: str) -> Iterable[Sample]:
+    total = len(samples) if isinstance(samples, LabelledImages) else None
+    return context.track(samples, total, desc, "image")
+
+
+def _flat(table: dict[str, dict[str, float]]) -> dict[str, float]:
+    keys = ("f", "megapixels", "ms_per_image")
+    return {f"baseline.{name}.{k}": row[k] for name, row in table.items() for k in keys}

@@ -1,0 +1,93 @@
+"""Configuration of detection and its evaluation: plain dataclasses, free of heavy imports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from adaptive.core.errors import UserError
+from adaptive.core.run import TASKS, TaskConfig
+from adaptive.textscale.detectors import CHOICES, PRIORS, SAME, DetectorConfig
+from adaptive.textscale.settings import AdaptConfig, PixelBudget
+
+
+@dataclass
+class TextDetectConfig(TaskConfig):
+    """Find the words of all images of a folder."""
+
+    input: str = ""  # folder, .zip or .tar of images
+    output: str = ""  # folder for JSON, ICDAR's text files and overlays
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    prior: DetectorConfig = field(default_factory=lambda: DetectorConfig(SAME))  # of pass 1
+    budget: PixelBudget = field(default_factory=PixelBudget)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    overlays: bool = True
+    max_pixels: int = 150_000_000  # of an image in memory; a larger JPEG is decoded smaller
+
+    def validate(self) -> None:
+        for name in ("input", "output"):
+            if not getattr(self, name):
+                raise UserError(f"{name} is empty: name a folder")
+        if self.max_pixels < 1:
+            raise UserError(f"max_pixels={self.max_pixels} must be at least 1")
+        validate_parts(self)
+
+
+@dataclass
+class TextData:
+    """Annotated photographs."""
+
+    root: str = "."  # directory that relative paths start from
+    images: str = ""  # folder, .tar or .zip
+    gt: str | None = None  # the same of gt_NAME.txt; null: beside the images
+    format: str = "icdar15"  # or mlt17
+
+
+@dataclass
+class TextEvalConfig(TaskConfig):
+    """The second look against other ways to spend pixels, by the rules of ICDAR 2015."""
+
+    data: TextData = field(default_factory=TextData)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    prior: DetectorConfig = field(default_factory=lambda: DetectorConfig(SAME))  # of pass 1
+    budget: PixelBudget = field(default_factory=PixelBudget)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    # long sides at which the detector looks at whole images, named single_SIDE in the summary
+    sides: list[int] = field(default_factory=lambda: [480, 720, 960, 1024, 1280, 1440])
+    # name in BASELINES to its arguments
+    baselines: dict[str, Any] = field(
+        default_factory=lambda: {"tiling": {}, "fixed_zoom": {}, "three_zooms": {}}
+    )
+    oracle: bool = True  # also with a prior that knows the annotated words
+    # fit the recall curve on these very images where detector.recall=null, from the single scales
+    calibrate: bool = False
+
+    def validate(self) -> None:
+        if not self.data.images:
+            raise UserError("data.images is empty: name a folder, .tar or .zip of photographs")
+        if any(side < 1 for side in self.sides):
+            raise UserError(f"sides={self.sides} must be long sides in pixels")
+        if self.calibrate and not self.sides:
+            raise UserError("calibrate needs sides to see words at, such as sides=[480,960]")
+        validate_parts(self)
+
+
+def validate_parts(config: TextDetectConfig | TextEvalConfig) -> None:
+    """Refuses values of the parts that both tasks have."""
+    config.detector.validate()
+    config.prior.validate("prior")
+    config.adapt.validate()
+
+
+TASKS.register(
+    "textscale_detect",
+    config=TextDetectConfig,
+    entry="adaptive.textscale.pipeline:detect_stages",
+    groups={"detector": CHOICES, "prior": PRIORS},
+)
+TASKS.register(
+    "textscale_eval",
+    config=TextEvalConfig,
+    entry="adaptive.textscale.pipeline:eval_stages",
+    groups={"detector": CHOICES, "prior": PRIORS},
+)

@@ -1,0 +1,76 @@
+"""TextScale's tasks over images as stages of files.
+
+textscale_detect: detect -> readable
+textscale_eval:   single, others, second -> report
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from adaptive.core.run import Stage, StageContext
+from adaptive.textscale.baselines import BASELINES
+from adaptive.textscale.compare import stages as comparison
+from adaptive.textscale.config import TextDetectConfig, TextEvalConfig
+from adaptive.textscale.data.files import open_files
+from adaptive.textscale.detect import stages as detection
+from adaptive.textscale.detectors import DetectorConfig
+
+
+def detect_stages(config: TextDetectConfig) -> list[Stage]:
+    """The stages of a ``textscale_detect`` run, in order.
+
+    Raises:
+        UserError: images that are not there.
+    """
+    made_of = [open_files(config.input, "input").identity(), config]
+    made_of += [_identity(config.detector), _identity(config.prior)]
+    return [
+        Stage("detect", partial(detection.detect, config), (), made_of),
+        Stage("readable", partial(detection.refuse_skipped, config), ("detect",)),
+    ]
+
+
+def eval_stages(config: TextEvalConfig) -> list[Stage]:
+    """The stages of a ``textscale_eval`` run, in order.
+
+    Raises:
+        UserError: images that are not there, wrong annotations, or an unknown baseline.
+    """
+    for name in config.baselines:
+        BASELINES[name]
+    images = comparison.open_images(config).identity()
+    detector = [images, config.detector, _identity(config.detector)]
+    both = [*detector, config.prior, _identity(config.prior), config.adapt]
+    stride = config.adapt.stride
+    return [
+        Stage(
+            "single",
+            partial(comparison.single_scales, config),
+            (),
+            [*detector, config.sides, stride],
+        ),
+        Stage("others", partial(comparison.other_methods, config), (), [*both, config.baselines]),
+        Stage(
+            "second",
+            partial(comparison.second_look, config),
+            ("single",),
+            [*both, config.budget, config.oracle, config.calibrate],
+        ),
+        Stage("report", partial(_report, config), ("single", "others", "second"), [config]),
+    ]
+
+
+def _identity(detector: DetectorConfig) -> Any:
+    """What decides a detector's weights, as far as sizes and times of files tell."""
+    path = Path(detector.path).expanduser()
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
+
+
+def _report(config: TextEvalConfig, context: StageContext) -> None:
+    from adaptive.textscale.compare.report import report_comparison
+
+    report_comparison(config, context)
