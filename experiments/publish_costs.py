@@ -26,14 +26,13 @@ FALLS = ROOT / "experiments" / "results" / "cost_falls.csv"
 sys.path.insert(0, str(ROOT))  # a checkout without an install
 
 # Installed as a part of adaptive, which the type checker does not know.
-from adaptive.experiments.measure_costs import JOBS  # noqa: E402 # pyrefly: ignore[missing-import]
-
 from adaptive.core.cost import MeasuredTable, shipped_devices  # noqa: E402
 from adaptive.core.cost.falls import falls  # noqa: E402
 from adaptive.core.cost.shipped import shipped_files  # noqa: E402
 from adaptive.core.errors import UserError  # noqa: E402
 from adaptive.core.hardware import DEVICES  # noqa: E402
 from adaptive.core.run import atomic_write_json, atomic_write_text  # noqa: E402
+from adaptive.experiments.measure_costs import JOBS  # noqa: E402 # pyrefly: ignore[missing-import]
 
 
 def publish_table(source: Path, device: str, name: str, commit: str | None) -> Path:

@@ -26,16 +26,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout without an install
 
 # Installed as a part of adaptive, which the type checker does not know.
+import adaptive  # noqa: E402
+from adaptive.core import InfeasibleError, UserError  # noqa: E402
+from adaptive.core.run import atomic_write_json, atomic_write_text, environment  # noqa: E402
 from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
 from adaptive.experiments.records import (  # noqa: E402 # pyrefly: ignore[missing-import]
     commit_of,
     read,
     started,
 )
-
-import adaptive  # noqa: E402
-from adaptive.core import InfeasibleError, UserError  # noqa: E402
-from adaptive.core.run import atomic_write_json, atomic_write_text, environment  # noqa: E402
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results" / "puzzle_ablations.json", HERE / "puzzle_ablations.md"

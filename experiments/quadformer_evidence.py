@@ -28,12 +28,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout without an install
 
 # Installed as a part of adaptive, which the type checker does not know.
-from adaptive.experiments import train_quadformers as trainings  # noqa: E402 # pyrefly: ignore[missing-import]
-from adaptive.experiments.records import started  # noqa: E402 # pyrefly: ignore[missing-import]
-
 import adaptive  # noqa: E402
 from adaptive.core import UserError  # noqa: E402
 from adaptive.core.run import atomic_write_json  # noqa: E402
+from adaptive.experiments import train_quadformers as trainings  # noqa: E402 # pyrefly: ignore[missing-import]
+from adaptive.experiments.records import started  # noqa: E402 # pyrefly: ignore[missing-import]
 
 RESULTS = Path(__file__).parent / "results" / "quadformer_evidence.json"
 BUDGETS = (49, 64, 100, 121, 145, 169, 196, 256)

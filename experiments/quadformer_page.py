@@ -19,11 +19,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout without an install
 
 # Installed as a part of adaptive, which the type checker does not know.
-from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
-from adaptive.experiments.records import read  # noqa: E402 # pyrefly: ignore[missing-import]
-
 from adaptive.core import UserError  # noqa: E402
 from adaptive.core.run import atomic_write_text  # noqa: E402
+from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
+from adaptive.experiments.records import read  # noqa: E402 # pyrefly: ignore[missing-import]
 
 HERE = Path(__file__).parent
 PAGE = HERE / "quadformer_results.md"

@@ -28,14 +28,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout without an install
 
 # Installed as a part of adaptive, which the type checker does not know.
+import adaptive  # noqa: E402
+from adaptive.core import UserError  # noqa: E402
+from adaptive.core.run import atomic_write_json  # noqa: E402
 from adaptive.experiments.records import (  # noqa: E402 # pyrefly: ignore[missing-import]
     commit_of,
     started,
 )
-
-import adaptive  # noqa: E402
-from adaptive.core import UserError  # noqa: E402
-from adaptive.core.run import atomic_write_json  # noqa: E402
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "quadformer_trainings.json"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from adaptive.experiments import quadformer_evidence as script
-from adaptive.experiments import train_quadformers as trainings
 from tiny_images import SIZE, VIT, make_folder
 
 import adaptive
+from adaptive.experiments import quadformer_evidence as script
+from adaptive.experiments import train_quadformers as trainings
 
 SMALL = [f"model.size={SIZE}", "model.patch=8", "model.max_patch=16", "train.num_tokens=[7,16]"]
 SMALL += [f"+model.vit_settings.{key}={value}" for key, value in VIT["vit_settings"].items()]

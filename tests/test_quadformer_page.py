@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+
 from adaptive.experiments import quadformer_page as script
 
 LADDER = {"64": 70.0, "100": 75.0, "145": 78.0, "256": 80.0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from adaptive.experiments.bench import vit_realisation as script
 
 TINY = ["--vits", "vit_tiny_patch16_224", "--batch", "1", "--seconds", "0.1", "--device", "cpu"]

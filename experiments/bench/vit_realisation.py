@@ -27,12 +27,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout without an install
 
 # Installed as a part of adaptive, which the type checker does not know.
-from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
-
 from adaptive.core import UserError  # noqa: E402
 from adaptive.core.hardware import Clock  # noqa: E402
 from adaptive.core.run import atomic_write_json, environment, resolve_device  # noqa: E402
 from adaptive.core.solvers.quadtree import split_order  # noqa: E402
+from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
 from adaptive.quadformer import create  # noqa: E402
 from adaptive.quadformer.evaluate import autocast, make_clock  # noqa: E402
 from adaptive.quadformer.settings import EvaluateConfig  # noqa: E402
