@@ -31,6 +31,6 @@ def test_a_record_reads_as_a_line():
         "eta": 65.0,
         "weights": "ema",
     }
-    line = "step 7, 1,234 images/s, 1 min 05 s left, loss 0.1235"
+    line = "step 7, 1,234 images/s, 1 min 05 s left, loss 0.1235, weights ema"
     assert record_line(record) == line
     assert record_line({"step": 1, "f": 0.5}) == "step 1, f 0.5"
