@@ -3,8 +3,8 @@
     python experiments/train_quadformers.py --dir runs/imagenette
     python experiments/quadformer_evidence.py --dir runs/imagenette
 
-Every finished training is evaluated in each way that its kind allows (below), and the kinds of the
-study ``main`` are timed in turns on this device. All numbers go to
+Every finished training is evaluated in each way that its kind allows (below), and models of all
+kinds are timed in turns on this device. All numbers go to
 ``experiments/results/quadformer_evidence.json``; what is there already is not measured again.
 ``experiments/quadformer_page.py`` makes a page of it.
 
@@ -37,6 +37,7 @@ from adaptive.experiments.records import started  # noqa: E402 # pyrefly: ignore
 RESULTS = Path(__file__).parent / "results" / "quadformer_evidence.json"
 BUDGETS = (49, 64, 100, 121, 145, 169, 196, 256)
 FEW = (64, 100, 145)
+SPEEDS = (49, 64, 100, 121, 145)
 SHIFT = 0.25
 TIMED = ("uniform", "tome", "entropy")
 PRIORS = ("random", "centre", "gain")
@@ -63,12 +64,12 @@ class Way:
 
 def ways(study: str, name: str, config: Any) -> Iterator[Way]:
     """All ways of a training, by its study, its name and the settings of its model."""
-    vanilla, full = name == "vanilla", (config.full_grid,)
+    vanilla, full = study == "full", (config.full_grid,)
     yield Way("centred", full if vanilla else BUDGETS)
     yield Way("shifted", full if vanilla else FEW, evaluate=(("shift", SHIFT),))
     if config.kind == "quadformer":
         yield Way("shared", FEW, evaluate=(("shared", True),))
-    if study == "main" and config.kind == "quadformer":
+    if (study, name) == ("main", "quadtree"):
         for prior in PRIORS:
             yield Way(f"prior {prior}", FEW, prior=prior)
     if vanilla:
@@ -171,7 +172,7 @@ def main(argv: list[str] | None = None) -> None:
     studies = list(trainings.STUDIES)
     parser.add_argument("--studies", nargs="+", choices=studies, default=studies)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(trainings.SEEDS))
-    parser.add_argument("--speeds", nargs="*", type=int, default=list(FEW), help="tokens")
+    parser.add_argument("--speeds", nargs="*", type=int, default=list(SPEEDS), help="tokens")
     parser.add_argument("--commit", help="what is measured, where there is no git")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("overrides", nargs="*", help="those of the trainings")

@@ -1,12 +1,13 @@
 """Many small ViTs side by side on one device: the quadtree's priors and parts, and the baselines.
 
-    python experiments/train_quadformers.py --dir runs/imagenette --at-once 6 --seconds 540
+    python experiments/train_quadformers.py --dir runs/imagenette --at-once 3 --seconds 540
     python experiments/train_quadformers.py --studies priors --seeds 0 -- train.epochs=150
 
 Each training is a run of the recipe ``quadformer_train`` in a directory and a process of its own.
 As soon as one is done its numbers are added to ``experiments/results/quadformer_trainings.json``.
 Stopped by ``--seconds`` or a signal, and started again, those that were cut short go on from their
-checkpoints. Trailing overrides go to every training.
+checkpoints. Trailing overrides go to every training. What was compiled for one is kept beside the
+runs for the others.
 """
 
 from __future__ import annotations
@@ -72,15 +73,20 @@ class Training:
 
 
 STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
+    # what the goals are about, with all seeds
     "main": {
         "quadtree": (),
         "uniform": ("model.kind=uniform",),
+        "centre": ("model.prior=centre",),
+    },
+    # always the full grid: as good as this ViT gets with all its tokens
+    "full": {
         "vanilla": ("model.kind=uniform", "train.num_tokens=[]"),
     },
     "priors": {
         "random": ("model.prior=random",),
-        "centre": ("model.prior=centre",),
         "gain": ("model.prior=gain",),
+        "feature": ("model.prior=0.5*centre + 0.5*feature",),
     },
     "baselines": {
         "tome": ("model.kind=tome",),
@@ -148,9 +154,18 @@ def start(training: Training, common: list[str], root: Path) -> subprocess.Popen
     command = [sys.executable, "-m", "adaptive.run", f"+exp={RECIPE}"]
     command += [*training.arguments(common), f"hydra.run.dir={directory}"]
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    settings = {
+        "TORCHINDUCTOR_CACHE_DIR": str(root.resolve() / ".compiled"),
+        # Compilers of several trainings share the cores; budgets differ in what they allocate.
+        "TORCHINDUCTOR_COMPILE_THREADS": "4",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }
     with open(directory / "log.txt", "ab") as log:
         return subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path.rstrip(":")}
+            command,
+            stdout=log,
+            stderr=log,
+            env={**settings, **os.environ, "PYTHONPATH": path.rstrip(":")},
         )
 
 

@@ -28,7 +28,7 @@ def trained(tmp_path_factory):
         patch.setenv("ADAPTIVE_CACHE", str(directory / "cache"))
         patch.setattr(script, "BUDGETS", (7, 10, 16))
         patch.setattr(script, "FEW", (7, 10))
-        for training in trainings.trainings(["main"], [0]):
+        for training in trainings.trainings(["main", "full"], [0]):
             experiment = adaptive.load(trainings.RECIPE, *training.arguments(common))
             experiment.run(training.directory(directory / "runs"))
         yield directory, common
@@ -37,7 +37,19 @@ def trained(tmp_path_factory):
 def start(directory, common, *more):
     files = ["--dir", str(directory / "runs"), "--out", str(directory / "results.json")]
     script.main(
-        [*files, "--studies", "main", "--seeds", "0", *more, "--speeds", "10", "--", *common]
+        [
+            *files,
+            "--studies",
+            "main",
+            "full",
+            "--seeds",
+            "0",
+            *more,
+            "--speeds",
+            "10",
+            "--",
+            *common,
+        ]
     )
     return json.loads((directory / "results.json").read_text())
 
@@ -54,11 +66,12 @@ def test_every_way_is_measured_once(trained, monkeypatch):
             "prior gain",
         },
         "main/uniform/0": {"centred", "shifted"},
-        "main/vanilla/0": {"centred", "shifted", "as tome", "as entropy", "as quadformer"},
+        "main/centre/0": {"centred", "shifted", "shared"},
+        "full/vanilla/0": {"centred", "shifted", "as tome", "as entropy", "as quadformer"},
     }
     for ways in record["accuracy"].values():
         assert all(0 <= value <= 100 for found in ways.values() for value in found.values())
-    quadtree, vanilla = (record["accuracy"][f"main/{name}/0"] for name in ("quadtree", "vanilla"))
+    quadtree, vanilla = (record["accuracy"][f"{k}/0"] for k in ("main/quadtree", "full/vanilla"))
     assert set(quadtree["centred"]) == {"7", "10", "16"} and set(quadtree["shared"]) == {"7", "10"}
     assert set(vanilla["centred"]) == {"16"}
     own = json.loads((trained[0] / "runs/main/quadtree-0/summary.json").read_text())
@@ -73,7 +86,7 @@ def test_every_way_is_measured_once(trained, monkeypatch):
 
 
 def test_what_is_not_trained_is_counted_and_other_settings_are_refused(trained):
-    with pytest.raises(SystemExit, match="3 trainings are not finished"):
+    with pytest.raises(SystemExit, match="4 trainings are not finished"):
         start(*trained, "--seeds", "0", "1")
     with pytest.raises(SystemExit, match="is of .*move it away"):
         start(trained[0], [*trained[1], "seed=3"])

@@ -25,7 +25,8 @@ def record():
         "main/quadtree/1": {"centred": shifted_by(3), "shifted": few, "shared": shifted_by(2.5)},
         "main/uniform/0": {"centred": shifted_by(0), "shifted": few},
         "main/uniform/1": {"centred": shifted_by(0), "shifted": few},
-        "main/vanilla/0": {"centred": {"256": 81.0}, "as tome": shifted_by(-7)},
+        "full/vanilla/0": {"centred": {"256": 81.0}, "as tome": shifted_by(-7)},
+        "main/centre/0": {"centred": shifted_by(4), "shifted": few},
         "parts/detail/0": {"centred": shifted_by(5.4)},
         "priors/random/0": {"centred": shifted_by(-1), "shifted": few},
         "baselines/tome/0": {"centred": shifted_by(-2)},
@@ -91,6 +92,21 @@ def test_goals_are_judged_at_equal_speed(record):
     assert row(table, "100") == ["2,000", "1.0 ± 1.4", "+3.0", "not reached"]
 
 
+def test_other_goals_are_judged(record):
+    table = script.goals(script.Evidence(record))
+    assert row(table, "the plain ViT passes 82 % at its full grid") == [
+        "-1.0 (one seed)",
+        "+0.0",
+        "not reached",
+    ]
+    name = "at 145 tokens, of the plain ViT's accuracy at its full grid"
+    assert row(table, name) == ["+1.0 ± 1.4", "+0.0", "reached"]
+    # Seed 0 alone has both: 5 and 4 points above the ladder.
+    assert row(table, "above the centre prior, centred, 100 tokens")[0] == "+1.0 (one seed)"
+    assert row(table, "above the centre prior, shifted, 100 tokens")[2] == "not reached"
+    assert row(table, "above tome, trained alike, 64 tokens")[0] == "+7.0 (one seed)"
+
+
 @pytest.mark.parametrize(
     ("speed", "wanted"),
     [(8000, 70), (4000, 75), (math.sqrt(8000 * 4000), 72.5), (1, 78), (1e9, 70)],
@@ -108,4 +124,4 @@ def test_a_page_is_written_and_a_missing_result_is_told(record, tmp_path):
     script.main(out)
     page = (tmp_path / "page.md").read_text()
     assert "1 trainings of one recipe in 2 minutes on H100, 2026-01-02, commit `abcdef0`" in page
-    assert "train this\nmeasure this" in page and page.count("\n## ") == 7
+    assert "train this\nmeasure this" in page and page.count("\n## ") == 8

@@ -99,7 +99,7 @@ def test_what_is_cut_short_goes_on(tmp_path, runs, monkeypatch):
     record = start(tmp_path)
     assert len(record["trainings"]) == 3
     starts = {d.name: (d / "starts").read_text() for d in (tmp_path / "runs" / "main").iterdir()}
-    assert starts == {"quadtree-0": "x", "uniform-0": "xx", "vanilla-0": "x"}
+    assert starts == {"quadtree-0": "x", "uniform-0": "xx", "centre-0": "x"}
 
 
 def test_one_that_fails_does_not_stop_the_others(tmp_path, runs):
@@ -107,7 +107,7 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path, runs):
     with pytest.raises(SystemExit, match="1 trainings are not done"):
         start(tmp_path)
     record = json.loads((tmp_path / "results.json").read_text())
-    assert set(record["trainings"]) == {"main/uniform/0", "main/vanilla/0"}
+    assert set(record["trainings"]) == {"main/uniform/0", "main/centre/0"}
 
 
 def test_mistakes_are_told_before_anything_starts(tmp_path, runs):

@@ -128,9 +128,20 @@ class Quadformer(VitWrapper):
     # ---- selection
 
     @torch.no_grad()
-    def score(self, image_BCHW: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B S"]:
-        """The prior's scores of normalised images, for selections of one's own."""
-        return self.prior(self.pixels(image_BCHW), self.geometry)
+    def score(
+        self, image_BCHW: Float[Tensor, "B 3 H W"], shared: bool = False
+    ) -> Float[Tensor, "B S"]:
+        """The prior's scores of normalised images, for selections of one's own.
+
+        Args:
+            image_BCHW: normalised images.
+            shared: scores are to compare between the images, for a budget that they share. Of a
+                prior that is a function of one's own they do if that makes them so.
+        """
+        prior: Any = self.prior
+        if shared:
+            prior = getattr(prior, "shared", prior)
+        return prior(self.pixels(image_BCHW), self.geometry)
 
     def select(self, image_BCHW: Float[Tensor, "B 3 H W"], num_tokens: int | None = None) -> Leaves:
         """The leaves that the prior chooses, as many in each image.

@@ -117,7 +117,9 @@ display(mosaic_plot(pixel_B3HW[[0] * 3], views, PRIORS, columns=3))
 # %%
 from adaptive.core.solvers.quadtree import batch_leaves  # noqa: E402
 
-shared = batch_leaves(model.score(image_B3HW), model.geometry, total_tokens=300, floor=49)
+shared = batch_leaves(
+    model.score(image_B3HW, shared=True), model.geometry, total_tokens=300, floor=49
+)
 with torch.no_grad():
     logits_BK = model(image_B3HW, leaves=shared)
 dict(zip(NAMES, shared.lengths_B.tolist(), strict=True)), logits_BK.shape

@@ -29,7 +29,7 @@ from adaptive.core.errors import UserError
         ("train.layer_decay=2", "train.layer_decay=2.0 must lie in 0 to 1"),
         ("train.num_tokens=[0]", r"train.num_tokens=\[0\] must be positive"),
         ("train.num_tokens=[64,400]", "train.num_tokens: 400 is more than the 256 patches"),
-        ("train.epochs=5", "train.warmup_epochs=10.0 must be below train.epochs=5"),
+        ("train.epochs=5", "train.warmup_epochs=5.0 must be below train.epochs=5"),
         ("train.distill.temperature=0", "train.distill.temperature=0.0 must be above 0"),
         ("evaluate.weights=best", "evaluate.weights='best': choose ema or model"),
         ("evaluate.shift=1", "evaluate.shift=1.0 must lie in 0 to 1, 1 excluded"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -50,6 +51,12 @@ class Prior(nn.Module, ABC):
             One tensor [B, R, K] for each level that may split, coarse to fine.
         """
 
+    def shared_density(
+        self, image_BCHW: Float[Tensor, "B 3 H W"], geometry: Geometry
+    ) -> list[Float[Tensor, "B _ _"]]:
+        """The same in a unit that all images of the batch have in common."""
+        return self.density(image_BCHW, geometry)
+
     def forward(self, image_BCHW: Tensor, geometry: Geometry) -> Float[Tensor, "B S"]:
         """Scores of the nodes that may split, in the geometry's order.
 
@@ -64,11 +71,26 @@ class Prior(nn.Module, ABC):
             UserError: images that are no batches of RGB in [0, 1] of the geometry's size. Values
                 are not looked at while compiling.
         """
+        return self._scores(self.density, image_BCHW, geometry)
+
+    def shared(self, image_BCHW: Tensor, geometry: Geometry) -> Float[Tensor, "B S"]:
+        """Scores that compare between the images of a batch, for a budget that they share.
+
+        Arguments, result and errors are those of a call.
+        """
+        return self._scores(self.shared_density, image_BCHW, geometry)
+
+    def _scores(
+        self,
+        density: Callable[[Tensor, Geometry], list[Tensor]],
+        image_BCHW: Tensor,
+        geometry: Geometry,
+    ) -> Tensor:
         check_image(image_BCHW, geometry)
         if not geometry.splittable:
             return torch.zeros(image_BCHW.shape[0], 0, device=image_BCHW.device)
         with torch.no_grad():  # scores are sorted, so no gradient can come back through them
-            density_BS = join_levels(self.density(image_BCHW.float(), geometry))
+            density_BS = join_levels(density(image_BCHW.float(), geometry))
             return density_BS * node_areas(geometry, density_BS) ** self.alpha
 
 

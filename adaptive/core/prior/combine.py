@@ -43,7 +43,7 @@ class CombinedPrior(Prior):
     Densities have units of their own, so each is divided by its mean over the image first, and one
     that is zero all over, as the gain of a blank image is, counts as the same everywhere: then it
     leaves the choice to the others. The mean gives every level the same weight; for maps of
-    saliency it is the map's mean.
+    saliency it is the map's mean. Where images share a budget it is the mean over the batch.
 
     Args:
         formula: of numbers and parts.
@@ -63,21 +63,31 @@ class CombinedPrior(Prior):
     def density(
         self, image_BCHW: Float[Tensor, "B 3 H W"], geometry: Geometry
     ) -> list[Float[Tensor, "B _ _"]]:
+        parts = (join_levels(part.density(image_BCHW, geometry)) for part in self.parts)
+        return self._value([normalised(part_BS, geometry) for part_BS in parts], geometry)
+
+    def shared_density(
+        self, image_BCHW: Float[Tensor, "B 3 H W"], geometry: Geometry
+    ) -> list[Float[Tensor, "B _ _"]]:
+        parts = (join_levels(part.shared_density(image_BCHW, geometry)) for part in self.parts)
+        return self._value([normalised(p_BS, geometry, together=True) for p_BS in parts], geometry)
+
+    def _value(self, parts: Sequence[Tensor], geometry: Geometry) -> list[Tensor]:
         # In one row each, so that a compiler makes one kernel of the formula, not one a level.
-        parts = [
-            normalised(join_levels(part.density(image_BCHW, geometry)), geometry)
-            for part in self.parts
-        ]
         value_BS = _evaluate(self.formula, parts)
         assert isinstance(value_BS, Tensor)  # a formula has at least one part
         return split_levels(value_BS, geometry)
 
 
-def normalised(density_BS: Float[Tensor, "B S"], geometry: Geometry) -> Float[Tensor, "B S"]:
-    """Densities over their mean in each image; ones where there is nothing."""
+def normalised(
+    density_BS: Float[Tensor, "B S"], geometry: Geometry, together: bool = False
+) -> Float[Tensor, "B S"]:
+    """Densities over their mean in each image, or in all; ones where there is nothing."""
     # Every level covers the image once, so a mean by area weighs all levels alike.
     area_S = node_areas(geometry, density_BS)
     mean_B1 = (density_BS * area_S).sum(1, keepdim=True) / area_S.sum()
+    if together:
+        mean_B1 = mean_B1.mean(0, keepdim=True).expand_as(mean_B1)
     some_B1 = mean_B1 > torch.finfo(mean_B1.dtype).tiny
     return torch.where(some_B1, density_BS / torch.where(some_B1, mean_B1, 1), 1)
 

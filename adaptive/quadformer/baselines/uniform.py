@@ -55,17 +55,28 @@ class Uniform(VitWrapper):
         rows = max(1, round((tokens * height / width) ** 0.5))
         return rows, max(1, round((tokens * width / height) ** 0.5))
 
-    def forward(
+    def size(self, num_tokens: int | None = None) -> tuple[int, int]:
+        """Height and width of the resized images in pixels."""
+        rows, cols = self.grid(num_tokens)
+        return rows * self.patch_size, cols * self.patch_size
+
+    def resize(
         self, image_BCHW: Float[Tensor, "B 3 H W"], num_tokens: int | None = None
-    ) -> Tensor:
-        """Logits of normalised images of the ViT's size, which are resized here, [B, K]."""
+    ) -> Float[Tensor, "B 3 h w"]:
+        """Images of the ViT's size at the size for a number of tokens, as a loader may do it."""
         self.check_image(image_BCHW)
+        size = self.size(num_tokens)
+        if size == self.img_size:
+            return image_BCHW
+        return F.interpolate(image_BCHW, size, mode="bilinear", align_corners=False, antialias=True)
+
+    def forward(
+        self, image_BCHW: Float[Tensor, "B 3 _ _"], num_tokens: int | None = None
+    ) -> Tensor:
+        """Logits of normalised images, of the ViT's size or already resized, [B, K]."""
         vit, (rows, cols) = self.vit, self.grid(num_tokens)
-        size = rows * self.patch_size, cols * self.patch_size
-        if size != self.img_size:
-            image_BCHW = F.interpolate(
-                image_BCHW, size, mode="bilinear", align_corners=False, antialias=True
-            )
+        if tuple(image_BCHW.shape[2:]) != self.size(num_tokens):
+            image_BCHW = self.resize(image_BCHW, num_tokens)
         token_BND = embed_patches(vit, grid_patches(image_BCHW, self.patch_size))
         table_CD = patch_positions(vit)
         if table_CD is not None:

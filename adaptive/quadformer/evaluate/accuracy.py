@@ -81,7 +81,7 @@ def _logits(
             "none: set it to false"
         )
     total = num_tokens * len(image_BCHW)
-    leaves = batch_leaves(model.score(image_BCHW), model.geometry, total, config.floor)
+    leaves = batch_leaves(model.score(image_BCHW, shared=True), model.geometry, total, config.floor)
     return model(image_BCHW, leaves=leaves)
 
 

@@ -65,25 +65,33 @@ def measure_speed(
         model: a Quadformer; ``tokenize`` is its part before the blocks, ``vit`` what it wraps.
         image_BCHW: normalised images; their content matters to adaptive baselines only.
         num_tokens: patches of an image, of model and baselines.
-        baselines: models by name.
+        baselines: models by name; those that take resized images get them resized, as a loader
+            would do it.
         config: seconds, threads, precision and whether to compile.
     """
     device = str(image_BCHW.device)
     clock = make_clock(device, config)
 
-    def subject(call: Callable[..., Any], **options: Any) -> Callable[[], Any]:
+    def subject(
+        call: Callable[..., Any], image_BCHW: Tensor = image_BCHW, **options: Any
+    ) -> Callable[[], Any]:
         def run() -> Any:
             with autocast(device, config.amp):
                 return call(image_BCHW, **options)
 
         return run
 
+    def baseline(other: Any) -> Callable[[], Any]:
+        resize = getattr(other, "resize", None)
+        seen_BCHW = image_BCHW if resize is None else resize(image_BCHW, num_tokens)
+        return subject(other, seen_BCHW, num_tokens=num_tokens)
+
     whole: Any = model
     subjects = {
         MODEL: subject(model, num_tokens=num_tokens),
         TOKENIZER: subject(whole.tokenize, num_tokens=num_tokens),
         FULL: subject(whole.vit),
-        **{name: subject(other, num_tokens=num_tokens) for name, other in baselines.items()},
+        **{name: baseline(other) for name, other in baselines.items()},
     }
     calls = None if device.startswith("cuda") else 1
     timings = clock.compare(subjects, calls, max_seconds=config.seconds)

@@ -59,6 +59,26 @@ def test_a_part_that_sees_nothing_leaves_the_choice_to_the_others():
     same_up_to_scale(both_BS, build_prior("centre")(blank_BCHW, GEOMETRY))
 
 
+@given(a=names, b=names)
+@settings(max_examples=10)
+def test_where_images_share_a_budget_each_keeps_its_order(a, b):
+    for text in (a, f"{a} * {b}", f"{a}**2"):
+        prior = build_prior(text)
+        alone_BS, shared_BS = (f(images(), GEOMETRY) for f in (prior, prior.shared))
+        for one_S, other_S in zip(alone_BS, shared_BS, strict=True):
+            same_up_to_scale(other_S[None], one_S[None])
+
+
+@pytest.mark.parametrize("text", ["gain", "gain**0.5 * centre", "0.5*gain + 0.01*centre"])
+def test_shared_scores_say_that_a_fainter_picture_has_less_to_show(text):
+    faint = 0.02
+    both_BCHW = torch.cat([images()[:1], 0.5 + faint * (images()[:1] - 0.5)])
+    strong_S, faint_S = build_prior(text).shared(both_BCHW, GEOMETRY)
+    assert strong_S.sum() > 2 * faint_S.sum()
+    strong_S, faint_S = build_prior("gain").shared(both_BCHW, GEOMETRY)
+    torch.testing.assert_close(faint_S, faint**2 * strong_S, rtol=1e-3, atol=1e-6)
+
+
 def test_alpha_is_the_parts_where_they_agree():
     assert build_prior("entropy + random").alpha == 0
     assert build_prior("entropy + gain").alpha == 1

@@ -108,8 +108,8 @@ def batch_leaves(
 ) -> RaggedLeaves:
     """Shares one budget of tokens between the images of a batch, best split first.
 
-    Scores must be comparable between images. Each image gets ``floor`` leaves by its own order;
-    what is left goes to the best splits of all.
+    Scores must compare between images, as those of ``Prior.shared`` do. Each image gets ``floor``
+    leaves by its own order; what is left goes to the best splits of all.
 
     Args:
         score_BS: as for :func:`split_order`.
