@@ -286,8 +286,9 @@ def page(trainings: Mapping[str, Any], evidence: Evidence) -> str:
         "have the same epochs, augmentation and data. Numbers are means over seeds with their "
         f"standard deviation; on the 2,000 validation images one evaluation's standard error is "
         f"about 0.9 points. Shifted: images are shown through a window moved towards a corner, so "
-        f"that objects lie off the centre. Speeds are medians of rounds in turn, {timed.get('mode', '-')}, batches of "
-        f"{timed.get('batch', '-')}; images that are resized were so before.",
+        "that objects lie off the centre. Speeds are medians of rounds in turn, "
+        f"{timed.get('mode', '-')}, batches of {timed.get('batch', '-')}; images that are resized "
+        "were so before.",
     ]
     for title, written in sections.items():
         text += [f"## {title}", written]
