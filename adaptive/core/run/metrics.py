@@ -55,7 +55,7 @@ class MetricsLog:
 
     def _rewrite(self, records: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-        if text != (self.path.read_text() if self.path.exists() else ""):
+        if text != (self.path.read_text() if self.path.exists() else None):
             atomic_write_text(self.path, text)
 
 

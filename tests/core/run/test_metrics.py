@@ -53,3 +53,9 @@ def test_a_torn_last_line_is_dropped(log):
 def test_nan_is_logged_as_strict_json(log):
     log.log("a", 1, {"loss": float("nan")})
     assert log.records()[0]["loss"] == "nan"
+
+
+def test_a_run_that_logs_nothing_has_the_file_too(log):
+    log.start("a", anew=True)
+    log.finish()
+    assert log.path.read_text() == ""
