@@ -1,6 +1,6 @@
 """TextScale's tasks over images as stages of files.
 
-textscale_detect: detect -> readable
+textscale_detect: detect -> report -> readable
 textscale_eval:   single, others, second -> report
 """
 
@@ -16,6 +16,7 @@ from adaptive.textscale.compare import stages as comparison
 from adaptive.textscale.config import TextDetectConfig, TextEvalConfig
 from adaptive.textscale.data.files import open_files
 from adaptive.textscale.detect import stages as detection
+from adaptive.textscale.detect.report import report_folder
 from adaptive.textscale.detectors import DetectorConfig
 
 
@@ -29,6 +30,7 @@ def detect_stages(config: TextDetectConfig) -> list[Stage]:
     made_of += [_identity(config.detector), _identity(config.prior)]
     return [
         Stage("detect", partial(detection.detect, config), (), made_of),
+        Stage("report", partial(report_folder, config), ("detect",), [config]),
         Stage("readable", partial(detection.refuse_skipped, config), ("detect",)),
     ]
 

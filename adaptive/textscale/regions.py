@@ -241,10 +241,13 @@ def _warning(
 ) -> str:
     """How much text is too small for pass 1, and the setting that would mend it."""
     typical = float(np.median(seen_R[~sized_R]))
-    copy = max(width, height) * _mean_ratio(ratio)
-    side = min(copy * 1.5 * SMALLEST / typical, max(width, height))
+    copy, longest = max(width, height) * _mean_ratio(ratio), max(width, height)
+    side = min(copy * 1.5 * SMALLEST / typical, longest)
+    if copy < 0.99 * longest:
+        mend = f"raise adapt.pass1_side from {copy:.0f} to about {32 * np.ceil(side / 32):.0f}"
+    else:  # pass 1 saw all the pixels that there are
+        mend = "give the image at a higher resolution, if there is text"
     return (
         f"{1 - coverage:.0%} of the text that pass 1 sees is too small in it to be sized (about "
-        f"{typical:.1f} px, {SMALLEST:g} are needed): raise adapt.pass1_side from {copy:.0f} to "
-        f"about {32 * np.ceil(side / 32):.0f}"
+        f"{typical:.1f} px, {SMALLEST:g} are needed): {mend}"
     )

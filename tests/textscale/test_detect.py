@@ -57,7 +57,9 @@ def test_words_of_a_folder_are_written_and_bad_images_counted(tmp_path, capsys):
     with Image.open(tmp_path / "out/overlays/a.jpg") as picture:
         red = np.asarray(picture.convert("RGB"))[38:62, 39:41].astype(int)
     assert (red[..., 0] > red[..., 1] + 50).any()
-    assert json.loads((tmp_path / "out/index.json").read_text())["images"] == 2
+    index = json.loads((tmp_path / "out/index.json").read_text())
+    assert index["images"] == 2
+    assert index["found"]["a"] == {"image": "a.png", "width": 320, "height": 240, "words": 2}
 
 
 def test_a_folder_without_images_is_told(tmp_path):
@@ -118,3 +120,6 @@ def test_the_exit_code_tells_of_images_that_were_left_out(tmp_path, data_dir: Pa
     assert done.returncode == 1
     assert "1 of 2 images could not be read and were left out: bad.png" in done.stderr
     assert (tmp_path / "out/json/good.json").exists()
+    page = (tmp_path / "run/artifacts/report/report.html").read_text()
+    assert "bad.png is empty" in page and "<td>good.png</td>" in page
+    assert page.count("<figure>") == 1

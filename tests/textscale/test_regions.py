@@ -67,6 +67,15 @@ def test_coverage_counts_words_that_are_too_small_to_be_sized():
     assert "raise adapt.pass1_side from 320" in regions.warnings[0]
 
 
+def test_text_that_is_too_small_in_the_image_itself_asks_for_another_image():
+    probability_hw = np.full((60, 80), 0.0, np.float32)
+    probability_hw[20:22, 20:50] = 0.7
+    log_scale_hw = np.full((60, 80), np.log(2 / 32), np.float32)
+    maps = TextMaps(probability_hw, log_scale_hw, np.zeros_like(probability_hw))
+    regions = find_regions(maps, 320, 240, ratio=(1.0, 1.0))
+    assert regions.coverage == 0 and "give the image at a higher res" in regions.warnings[0]
+
+
 def test_an_empty_map_has_no_regions_and_misses_nothing():
     empty = np.zeros((10, 10), np.float32)
     regions = find_regions(TextMaps(empty, empty, empty), 80, 80, ratio=(0.5, 0.5))

@@ -33,6 +33,7 @@ class FolderReport:
         words: number of words found.
         megapixels: of all inputs of the networks, padding included.
         seconds: wall time of detection, reading and writing aside.
+        found: of each image its file, width and height in pixels, and number of words.
         skipped: name of each image that could not be read, and why.
         warnings: name of each image that the prior does not cover, and what to do.
     """
@@ -41,6 +42,7 @@ class FolderReport:
     words: int = 0
     megapixels: float = 0.0
     seconds: float = 0.0
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
 
@@ -95,6 +97,13 @@ def detect_folder(
             picture_hw3 = overlay(image_HW3, found, result.regions[0], zoomed)
             (output / "overlays").mkdir(parents=True, exist_ok=True)
             save_picture(picture_hw3, str(output / "overlays" / f"{sample}.jpg"))
+        width, height = size
+        report.found[sample] = {
+            "image": file,
+            "width": width,
+            "height": height,
+            "words": len(found),
+        }
         report.images += 1
         report.words += len(found)
         report.megapixels += result.megapixels
