@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from adaptive import zoo
 from adaptive.core.errors import UserError
+from adaptive.core.normalise import Normalise as Normalise  # beside what makes the models
 from adaptive.core.run import atomic_path, atomic_write_json
 from adaptive.quadformer.factory import create_vit
 from adaptive.quadformer.settings import ModelConfig

@@ -14,7 +14,7 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 
 from adaptive.core.errors import UserError
-from adaptive.core.prior import Normalise
+from adaptive.core.normalise import Normalise
 from adaptive.quadformer.attention import adopt
 from adaptive.quadformer.checkpoint import fit_state
 from adaptive.quadformer.trunk import check_vit

@@ -35,7 +35,6 @@ from adaptive.core.prior.expression import build_prior
 from adaptive.core.prior.feature import FeaturePrior
 from adaptive.core.prior.learned import LearnedPrior
 from adaptive.core.prior.noise import RandomPrior
-from adaptive.core.prior.normalise import Normalise
 from adaptive.core.prior.oracle import attention_rollout, grad_cam
 from adaptive.core.prior.pixels import BlurPrior, GainPrior
 from adaptive.core.prior.precomputed import PrecomputedPrior
@@ -53,7 +52,6 @@ __all__ = [
     "LaplacianPrior",
     "LearnedPrior",
     "MapPrior",
-    "Normalise",
     "PrecomputedPrior",
     "Prior",
     "RandomPrior",

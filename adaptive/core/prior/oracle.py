@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from adaptive.core.errors import UserError
-from adaptive.core.prior.normalise import Normalise
+from adaptive.core.normalise import Normalise
 
 
 def grad_cam(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
-from adaptive.core.prior import Normalise
+from adaptive.core.normalise import Normalise
 from adaptive.quadformer.data.augment import NUMBERS, augment
 from adaptive.quadformer.data.mix import Mix, mixed
 from adaptive.quadformer.settings import AugmentConfig

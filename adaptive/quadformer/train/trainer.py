@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptive.core.errors import UserError
-from adaptive.core.prior import Normalise
+from adaptive.core.normalise import Normalise
 from adaptive.core.run import Ranks, stage_seed
 from adaptive.core.training import Stop, load_checkpoint, save_checkpoint
 from adaptive.quadformer.data import Batch, Batches, ImageSet, Mix, Prepare

@@ -9,9 +9,9 @@ from some_priors import GEOMETRY, images
 from torch import nn
 
 from adaptive.core.errors import UserError
+from adaptive.core.normalise import Normalise
 from adaptive.core.prior import (
     LearnedPrior,
-    Normalise,
     area_resize,
     attention_rollout,
     build_prior,
