@@ -199,6 +199,8 @@ def test_model_teacher_and_preparation_are_compiled_once(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("before, after", [(50, 50), (2, 2 * len(BUDGETS) + 2)])
 def test_the_compilers_limit_is_raised_and_never_lowered(tmp_path, before, after):
+    import timm.optim  # noqa: F401 - which sets the limit to a million, once
+
     with torch._dynamo.config.patch(recompile_limit=before):
         make_trainer(tmp_path, compile=True)
         assert torch._dynamo.config.recompile_limit == after
