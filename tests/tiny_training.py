@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tiny_images import VIT, make_images
 
+from adaptive.core.run import Ranks
 from adaptive.quadformer.data import Batch
 from adaptive.quadformer.models import build_model
 from adaptive.quadformer.settings import AugmentConfig, ModelConfig, TrainConfig
@@ -44,6 +45,7 @@ def make_trainer(
     names = ("ranks", "teacher", "log", "on_epoch")
     of_trainer = {name: changes.pop(name) for name in names if name in changes}
     seed, device = changes.pop("seed", 0), changes.pop("device", "cpu")
+    of_trainer.setdefault("ranks", Ranks(device=device))
     recipe = Recipe(KINDS[kind], augment, replace(TRAIN, **changes), seed)
     torch.manual_seed(seed)
     model = build_model(KINDS[kind], 3).to(device)

@@ -63,11 +63,19 @@ def test_a_vits_weights_go_into_another_wrapper(tmp_path):
     assert other.prior == "gain"
 
 
-PRIORS = ["centre", "gain", "learned(width=8)", "learned", "feature", "early", "0.5*early + centre"]
-
-
-@pytest.mark.parametrize("trained", PRIORS)
-@pytest.mark.parametrize("wanted", PRIORS)
+@pytest.mark.parametrize(
+    "trained, wanted",
+    [
+        ("learned", "learned"),
+        ("learned", "centre"),
+        ("centre", "learned"),
+        ("learned(width=8)", "learned"),
+        ("learned", "feature"),
+        ("centre", "early"),
+        ("early", "early"),
+        ("early", "0.5*early + centre"),
+    ],
+)
 def test_a_model_can_be_given_another_prior(tmp_path, trained, wanted):
     """Whether or not they have weights; with the one that it has, it is the same model."""
     model = build_model(replace(CONFIG, prior=trained), 3).eval()
