@@ -25,10 +25,10 @@ class Normalise:
 
     @staticmethod
     def of(model: nn.Module, device: torch.device | str) -> Normalise:
-        """The normalisation that timm states for a model of its own, or for one around it."""
+        """What timm states for a model of its own, or for the one that a model has as ``vit``."""
         from timm.data.config import resolve_data_config
 
-        data = resolve_data_config({}, model=model)
+        data = resolve_data_config({}, model=getattr(model, "vit", model))
         mean, std = (torch.tensor(data[key], device=device) for key in ("mean", "std"))
         return Normalise(mean[:, None, None], std[:, None, None])
 
