@@ -54,12 +54,13 @@ def make_tar(path: Path, folder: Path) -> Path:
     return path
 
 
-def make_images(count: int = 24, maps: bool = False) -> ImageSet:
+def make_images(count: int = 24, maps: bool = False, device: str = "cpu") -> ImageSet:
     """A set in memory, classes in turn."""
     labels = [number % len(CLASSES) for number in range(count)]
     pixels = np.stack([picture(label, n).transpose(2, 0, 1) for n, label in enumerate(labels)])
-    map_Nhw = torch.rand(count, 8, 8) if maps else None
-    return ImageSet(torch.from_numpy(pixels), torch.tensor(labels), CLASSES, map_Nhw)
+    map_Nhw = torch.rand(count, 8, 8, device=device) if maps else None
+    label_N = torch.tensor(labels, device=device)
+    return ImageSet(torch.from_numpy(pixels).to(device), label_N, CLASSES, map_Nhw)
 
 
 class WholeImage(nn.Module):

@@ -75,10 +75,25 @@ class Quadformer(VitWrapper):
             detail=detail,
             scale_embedding=scale_embedding,
         )
-        self.prior = _build(prior)
+        self.set_prior(prior)
         self.num_tokens = self.geometry.cells if num_tokens is None else num_tokens
         self._area_BN: Tensor | None = None  # of the last forward_features
         self.train(vit.training)
+
+    def set_prior(self, prior: str | Prior) -> None:
+        """Another prior, frozen: the choice of leaves has no gradient.
+
+        Args:
+            prior: as of the model. One that takes a ``vit``, as ``"early"`` does, gets this model's
+                with the weights that it has now.
+        """
+        if isinstance(prior, str):
+            from adaptive.core.prior import build_prior
+
+            prior = build_prior(prior, offers={"vit": self.vit}).to(self.mean_C11.device)
+        if isinstance(prior, nn.Module):
+            prior.requires_grad_(False)
+        self.prior = prior
 
     def check_tokens(self, num_tokens: int) -> None:
         """Refuses numbers that no quadtree here has.
@@ -338,6 +353,12 @@ class Quadformer(VitWrapper):
             )
         if self.replaced_attention and can_pack(self.vit, image_BCHW):
             return self._packed(image_BCHW, leaves)
+        if self.training and torch.compiler.is_compiling():
+            # One shape for all batches: lengths that follow from the images would make a program of
+            # each step, and the host wait for them.
+            node_BM, real_BM = leaves.padded(self.geometry.cells)
+            x_BLD, area_BM, _ = self._features(image_BCHW, node_BM, real_BM=real_BM)
+            return self._classify(x_BLD, area_BM)
         parts, places = [], []
         for image_b, part, longest in buckets(leaves):
             node_bM, real_bM = part.padded(longest)
@@ -381,14 +402,3 @@ class Quadformer(VitWrapper):
             index_BCD = owner_BC[..., None].expand(-1, -1, y_BND.shape[2])
             y_BND = y_BND.gather(1, index_BCD)
         return y_BND.transpose(1, 2).unflatten(2, self.geometry.grid)
-
-
-def _build(prior: str | Prior) -> Prior:
-    """The prior, frozen: the choice of leaves has no gradient."""
-    if isinstance(prior, str):
-        from adaptive.core.prior import build_prior
-
-        prior = build_prior(prior)
-    if isinstance(prior, nn.Module):
-        prior.requires_grad_(False)
-    return prior

@@ -5,8 +5,6 @@ A directory of a trained model holds ``model.json`` (settings and classes), ``mo
 ``export``, and models of the zoo) holds ``model.json``, one ``model.safetensors`` in half precision
 and ``accuracy.json``, what was measured of it. Every model is called as
 ``model(image_BCHW, num_tokens=N) -> logits_BK`` and has its ViT as the attribute ``vit``.
-
-Shapes: C channels.
 """
 
 from __future__ import annotations
@@ -23,7 +21,9 @@ from torch import Tensor, nn
 
 from adaptive import zoo
 from adaptive.core.errors import UserError
+from adaptive.core.normalise import Normalise as Normalise  # beside what makes the models
 from adaptive.core.run import atomic_path, atomic_write_json
+from adaptive.quadformer.factory import create_vit
 from adaptive.quadformer.settings import ModelConfig
 
 ABOUT, ACCURACY = "model.json", "accuracy.json"
@@ -50,8 +50,6 @@ def build_vit(config: ModelConfig, classes: int) -> nn.Module:
     Raises:
         UserError: timm has no such ViT, or the weights are of another shape.
     """
-    import timm
-
     settings: dict[str, Any] = {
         "num_classes": classes,
         "img_size": config.size,
@@ -60,8 +58,10 @@ def build_vit(config: ModelConfig, classes: int) -> nn.Module:
         **config.vit_settings,
     }
     try:
-        vit = timm.create_model(config.vit, pretrained=config.init == "timm", **settings)
-    except (RuntimeError, TypeError, OSError) as error:
+        vit = create_vit(config.vit, config.init == "timm", **settings)
+    except UserError as error:
+        raise UserError(f"model.vit: {error}") from None
+    except RuntimeError as error:
         raise UserError(
             f"model.vit={config.vit}: timm cannot make it with {settings}: {error}"
         ) from None
@@ -152,6 +152,7 @@ def load_trained(
         ) from None
     config = ModelConfig(**about["model"])
     same = kind in (None, config.kind)
+    prior = None if prior == config.prior else prior  # its weights are then the checkpoint's
     config = replace(
         config,
         init=None,  # its weights are known
@@ -168,12 +169,18 @@ def load_trained(
             "quadformer_train run finish"
         )
     state = load_file(path)
-    if same:
-        _load(model, state, directory)
-    else:
-        vit: Any = model.vit
-        of_vit = {k.removeprefix("vit."): v for k, v in state.items() if k.startswith("vit.")}
-        _load(vit, of_vit, directory)
+
+    def known(name: str) -> bool:
+        """Whether the checkpoint's is wanted, and not the new wrapper's or prior's own."""
+        if same:
+            return prior is None or not name.startswith("prior.")
+        return name.startswith("vit.")
+
+    own = {name: value for name, value in model.state_dict().items() if not known(name)}
+    _load(model, {k: v for k, v in state.items() if known(k)} | own, directory)
+    if config.kind == "quadformer" and (prior is not None or not same):
+        whole: Any = model
+        whole.set_prior(config.prior)  # again, as it may be made of the ViT's weights
     return Trained(model.eval(), config, about["classes"])
 
 
@@ -216,35 +223,6 @@ def known_accuracy(directory: str | Path) -> dict[str, Any] | None:
         if path.is_file():
             return json.loads(path.read_text(encoding="utf-8"))
     return None
-
-
-@dataclass(frozen=True)
-class Normalise:
-    """From images in [0, 1] to what a ViT was trained on.
-
-    Attributes:
-        mean_C11, std_C11: of the channels, on the images' device.
-    """
-
-    mean_C11: Tensor
-    std_C11: Tensor
-
-    @staticmethod
-    def of(model: nn.Module, device: str) -> Normalise:
-        """The normalisation that timm states for the model's ViT."""
-        from timm.data import resolve_model_data_config
-
-        data = resolve_model_data_config(model.vit)
-        mean, std = (torch.tensor(data[key], device=device) for key in ("mean", "std"))
-        return Normalise(mean[:, None, None], std[:, None, None])
-
-    def __call__(self, image_BCHW: Tensor) -> Tensor:
-        """Normalised images."""
-        return (image_BCHW - self.mean_C11) / self.std_C11
-
-    def undo(self, image_BCHW: Tensor) -> Tensor:
-        """The images in [0, 1] again."""
-        return image_BCHW * self.std_C11 + self.mean_C11
 
 
 def _start_from(vit: nn.Module, path: Path) -> None:

@@ -21,9 +21,9 @@ def train_stages(config: QuadformerTrainConfig) -> list[Stage]:
     """The stages of a ``quadformer_train`` run, in order.
 
     Raises:
-        UserError: images that are not there, or a kind of model that there is not.
+        UserError: images that are not there, or a model that cannot be made or trained so.
     """
-    models.wrapper(config.model.kind)
+    training.check(config)
     found = {split: _identity(config.data, split) for split in ("train", "valid")}
     images = [found, config.model.size, config.data.train_maps]
     return [

@@ -14,6 +14,7 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 
 from adaptive.core.errors import UserError
+from adaptive.core.normalise import Normalise
 from adaptive.quadformer.attention import adopt
 from adaptive.quadformer.checkpoint import fit_state
 from adaptive.quadformer.trunk import check_vit
@@ -193,7 +194,8 @@ class VitWrapper(nn.Module):
 
     def pixels(self, image_BCHW: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """The images before normalisation, in [0, 1], as priors read them, float32."""
-        return image_BCHW.float() * self.std_C11.float() + self.mean_C11.float()
+        normalise = Normalise(self.mean_C11.float(), self.std_C11.float())
+        return normalise.undo(image_BCHW.float())
 
     def check_image(self, image_BCHW: Tensor) -> None:
         """Refuses images that the model cannot take.

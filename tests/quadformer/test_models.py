@@ -8,19 +8,15 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_images import CLASSES, SIZE, VIT, WholeImage
+from tiny_images import CLASSES, SIZE, VIT
 
 from adaptive.core.errors import UserError
-from adaptive.quadformer import models
-from adaptive.quadformer.models import Normalise, build_model, build_vit, load_trained, save_trained
+from adaptive.core.normalise import Normalise
+from adaptive.core.prior import CentrePrior, EarlyPrior
+from adaptive.quadformer.models import build_model, build_vit, load_trained, save_trained
 from adaptive.quadformer.settings import ModelConfig
 
 CONFIG = ModelConfig(**VIT, prior="centre", settings={})
-
-
-@pytest.fixture(autouse=True)
-def stand_ins(monkeypatch):
-    monkeypatch.setattr(models, "wrapper", lambda kind: WholeImage)
 
 
 def test_a_trained_model_comes_back(tmp_path):
@@ -32,7 +28,7 @@ def test_a_trained_model_comes_back(tmp_path):
             found = load_trained(directory, name)
             assert torch.equal(found.model(image_BCHW), part.eval()(image_BCHW))
             assert not found.model.training and found.classes == CLASSES
-            assert found.config == CONFIG and found.model.settings["prior"] == "centre"
+            assert found.config == CONFIG and isinstance(found.model.prior, CentrePrior)
 
 
 def test_without_averaged_weights_the_last_ones_are_taken(tmp_path):
@@ -61,10 +57,52 @@ def test_a_vits_weights_go_into_another_wrapper(tmp_path):
     model.more = torch.nn.Linear(2, 2)  # of this wrapper alone
     save_trained(tmp_path, CONFIG, CLASSES, {"ema": model})
     found = load_trained(tmp_path, kind="tome")
-    assert found.config.kind == "tome" and found.model.settings == {}
+    assert found.config.kind == "tome" and found.config.settings == {}
     assert torch.equal(found.model.vit.head.weight, model.vit.head.weight)
     other = load_trained(tmp_path, kind="uniform", prior="gain").config
     assert other.prior == "gain"
+
+
+@pytest.mark.parametrize(
+    "trained, wanted",
+    [
+        ("learned", "learned"),
+        ("learned", "centre"),
+        ("centre", "learned"),
+        ("learned(width=8)", "learned"),
+        ("learned", "feature"),
+        ("centre", "early"),
+        ("early", "early"),
+        ("early", "0.5*early + centre"),
+    ],
+)
+def test_a_model_can_be_given_another_prior(tmp_path, trained, wanted):
+    """Whether or not they have weights; with the one that it has, it is the same model."""
+    model = build_model(replace(CONFIG, prior=trained), 3).eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # as training, also of an oracle's map, would
+            weight.add_(0.1 * torch.randn_like(weight))
+    save_trained(tmp_path, replace(CONFIG, prior=trained), CLASSES, {"ema": model})
+    found = load_trained(tmp_path, prior=wanted)
+    assert found.config.prior == wanted
+    image_BCHW = torch.rand(4, 3, SIZE, SIZE)
+    leaves = model.select(image_BCHW, 7)
+    assert torch.equal(found.model(image_BCHW, leaves=leaves), model(image_BCHW, leaves=leaves))
+    score_BS = found.model.score(image_BCHW)
+    if wanted == trained:
+        assert torch.equal(score_BS, model.score(image_BCHW))
+    elif wanted == "early":  # of the ViT that was trained
+        expected = EarlyPrior(vit=model.vit)(model.pixels(image_BCHW), model.geometry)
+        assert torch.allclose(score_BS, expected)
+    assert not found.model.prior.training
+    assert not any(weight.requires_grad for weight in found.model.prior.parameters())
+
+
+def test_a_vanilla_vits_own_first_block_is_the_prior_of_another_wrapper(tmp_path):
+    model = build_model(replace(CONFIG, kind="uniform"), 3)
+    save_trained(tmp_path, replace(CONFIG, kind="uniform"), CLASSES, {"ema": model})
+    found = load_trained(tmp_path, kind="quadformer", prior="early").model
+    assert torch.equal(found.prior.projection.weight, model.vit.patch_embed.proj.weight)
 
 
 def test_a_vanilla_vits_weights_are_a_start(tmp_path):
@@ -85,8 +123,8 @@ def test_a_vanilla_vits_weights_are_a_start(tmp_path):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"vit": "vit_tinny_patch16_224"}, "model.vit=vit_tinny_patch16_224: timm cannot make it"),
-        ({"vit": "resnet10t"}, "model.vit=resnet10t: timm cannot make it with"),
+        ({"vit": "vit_tinny_patch16_224"}, "model.vit: timm has no model 'vit_tinny_patch16_224'"),
+        ({"vit": "resnet10t"}, "model.vit: resnet10t does not take .*img_size"),
         ({"init": "none.safetensors"}, "model.init=none.safetensors: there is no such file"),
         ({"init": "narrow"}, "weights of .*narrow.* do not fit the model"),
     ],

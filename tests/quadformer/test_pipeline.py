@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from tiny_images import SIZE, VIT, WholeImage, make_folder
+from tiny_images import SIZE, VIT, make_folder
 
 import adaptive
 from adaptive.core.errors import UserError
-from adaptive.quadformer import models
 
 MODEL = [f"model.size={SIZE}", "model.patch=8", "model.max_patch=32"]
 MODEL += [f"+model.vit_settings.{key}={value}" for key, value in VIT["vit_settings"].items()]
@@ -17,20 +16,15 @@ SUMMARY = {"tokens", "accuracy", "images_per_second", "gmacs", "realisation", "t
 
 
 @pytest.fixture
-def stand_ins(monkeypatch, tmp_path):
-    monkeypatch.setattr(models, "wrapper", lambda kind: WholeImage)
+def data(monkeypatch, tmp_path):
     monkeypatch.setenv("ADAPTIVE_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def data(tmp_path):
     make_folder(tmp_path / "train", each=8)
     make_folder(tmp_path / "valid", each=3)
     return [f"data.root={tmp_path}", "data.train=train", "data.valid=valid", "device=cpu"]
 
 
 def training(data, *more):
-    small = ["train.epochs=4", "train.batch=8", "train.num_tokens=[4,7,16]", "train.lr=0.003"]
+    small = ["train.epochs=4", "train.batch=8", "train.num_tokens=[7,10,16]", "train.lr=0.003"]
     small += ["train.warmup_epochs=1", "train.validate_epochs=2"]
     return adaptive.load("quadformer_train", *MODEL, *data, *small, *more)
 
@@ -41,12 +35,12 @@ def evaluation(data, *more):
     return adaptive.load("quadformer_eval", *MODEL, *valid, *quick, "num_tokens=7", *more)
 
 
-def test_end_to_end(stand_ins, data, tmp_path):
-    trained = training(data).run(tmp_path / "run")
-    assert trained.summary["images.train"] == 24 and trained.summary["train.steps"] == 12
+def test_end_to_end(data, tmp_path):
+    trained = training(data, "train.epochs=3").run(tmp_path / "run")
+    assert trained.summary["images.train"] == 24 and trained.summary["train.steps"] == 9
     assert {k for k in trained.summary if k.startswith("accuracy.")} == {
-        "accuracy.4",
         "accuracy.7",
+        "accuracy.10",
         "accuracy.16",
     }
     files = {path.name for path in (tmp_path / "run" / "artifacts" / "train").iterdir()}
@@ -63,10 +57,9 @@ def test_end_to_end(stand_ins, data, tmp_path):
         for key in ("accuracy", "images_per_second")
     }
     assert set(result.summary) == SUMMARY | keys
-    assert result.summary["tokens"] == 7 and result.summary["gmacs"] == 0.007
-    # The stand-in ignores the budget, so all of them see the same.
-    assert result.summary["accuracy"] == trained.summary["accuracy.7"]
-    assert result.summary["baseline.tome.accuracy"] == result.summary["accuracy"]
+    assert result.summary["tokens"] == 7
+    # What was exported in half precision is what was trained, or nearly.
+    assert result.summary["accuracy"] == pytest.approx(trained.summary["accuracy.7"], abs=12)
     speed = json.loads((tmp_path / "eval" / "artifacts" / "speed" / "speed.json").read_text())
     promised = speed["gmacs_full"] / speed["gmacs"]
     assert result.summary["realisation"] == pytest.approx(speed["speedup"] / promised)
@@ -75,7 +68,7 @@ def test_end_to_end(stand_ins, data, tmp_path):
     assert all(f"<td>{name}</td>" in page for name in ("quadformer", "uniform", "tome"))
 
 
-def test_nothing_is_done_twice(stand_ins, data, tmp_path, capsys):
+def test_nothing_is_done_twice(data, tmp_path, capsys):
     short = ["train.epochs=2", "train.validate_epochs=1"]
     first = training(data, *short).run(tmp_path / "run")
     capsys.readouterr()
@@ -88,17 +81,27 @@ def test_nothing_is_done_twice(stand_ins, data, tmp_path, capsys):
     assert other.summary["images.train"] == 23
 
 
-def test_without_images_speed_is_measured_all_the_same(stand_ins, data, tmp_path, monkeypatch):
+def test_without_images_speed_is_measured_all_the_same(data, tmp_path, monkeypatch):
     given = ["checkpoint=null", "data.valid=null", "~baselines.tome", "~baselines.entropy"]
     result = evaluation(data, *given).run(tmp_path / "eval")
     assert result.summary["accuracy"] is None and result.summary["images_per_second"] > 0
     assert result.summary["baseline.uniform.images_per_second"] > 0
 
 
-def test_classes_and_kinds_that_there_are_not(stand_ins, data, tmp_path, monkeypatch):
+def test_classes_and_kinds_that_there_are_not(data, tmp_path, monkeypatch):
     make_folder(tmp_path / "other")
     (tmp_path / "other" / "red").rename(tmp_path / "other" / "mauve")
     with pytest.raises(UserError, match="data.valid: the model does not know class 'mauve'"):
         training(data, "data.valid=other").run(tmp_path / "run")
     with pytest.raises(UserError, match="data: there is no .*nowhere"):
         training(data, "data.train=nowhere").run(tmp_path / "run")
+
+
+def test_mistakes_are_told_before_anything_is_decoded(data, tmp_path):
+    with pytest.raises(UserError, match="train.num_tokens=8 is not feasible .* choose 7 or 10"):
+        training(data, "train.num_tokens=[7,8]").run(tmp_path / "run")
+    with pytest.raises(UserError, match="unknown baseline 'quadformr'.*did you mean"):
+        training(data, "model.kind=quadformr").run(tmp_path / "run")
+    with pytest.raises(UserError, match="model.vit: timm has no model 'vit_tinny"):
+        training(data, "model.vit=vit_tinny_patch16_224").run(tmp_path / "run")
+    assert not (tmp_path / "cache").exists()

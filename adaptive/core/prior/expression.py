@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from adaptive.core.errors import UserError
@@ -18,7 +19,13 @@ from adaptive.core.prior.combine import CombinedPrior, Formula, Operation, Part
 SYMBOLS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Mult: "*", ast.Pow: "**"}
 
 
-def build_prior(expression: str, *, alpha: float | None = None, **settings: Any) -> Prior:
+def build_prior(
+    expression: str,
+    *,
+    alpha: float | None = None,
+    offers: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Prior:
     """Makes a prior from an expression of registered names.
 
     Args:
@@ -26,13 +33,14 @@ def build_prior(expression: str, *, alpha: float | None = None, **settings: Any)
             of both, ``"gain**0.5 * (centre + 0.2)"`` (:class:`CombinedPrior`).
         alpha: exponent of the area in the score of the whole expression; None: the prior's own,
             and of a formula that of its parts if they agree, else 1.
+        offers: as ``settings``, of which no prior has to take any: what a caller has at hand.
         settings: keyword arguments for every prior of the expression that takes them, such as a
             ``vit``, which text cannot hold. Those in the text come first.
 
     Raises:
         UserError: text that is no such expression, with the place; unknown names or settings.
     """
-    reader = _Reader(expression, settings)
+    reader = _Reader(expression, {**(offers or {}), **settings})
     root = reader.tree()
     if isinstance(root, ast.Name | ast.Call):
         prior = reader.prior(root, {} if alpha is None else {"alpha": alpha})

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from adaptive.core.errors import UserError
+from adaptive.core.normalise import Normalise
 
 
 def grad_cam(
@@ -37,7 +38,7 @@ def grad_cam(
     """
     network: Any = model
     with evaluating(model), torch.enable_grad():
-        x_BCHW = normalise(model, image_BCHW).requires_grad_()
+        x_BCHW = Normalise.of(model, image_BCHW.device)(image_BCHW).requires_grad_()
         if hasattr(model, "num_prefix_tokens"):
             taken: list[Tensor] = []
             hook = lambda _, __, output: taken.append(output)  # noqa: E731
@@ -88,7 +89,7 @@ def attention_rollout(
     hook = lambda _, __, output: mixes.append(output.float().mean(1))  # noqa: E731
     drops = [layer.attn_drop for layer in layers]
     with evaluating(model), _unfused(layers), hooked(drops, hook):
-        model(normalise(model, image_BCHW))
+        model(Normalise.of(model, image_BCHW.device)(image_BCHW))
     flow_BTT = torch.eye(mixes[0].shape[-1], device=image_BCHW.device)
     for mix_BTT in mixes:
         flow_BTT = (mix_BTT @ flow_BTT + flow_BTT) / 2
@@ -97,15 +98,6 @@ def attention_rollout(
     else:
         reader_BT = flow_BTT[:, network.num_prefix_tokens :].mean(1)
     return _as_map(model, reader_BT[..., None], image_BCHW)[:, 0]
-
-
-def normalise(model: nn.Module, image_BCHW: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """Images in [0, 1] as a timm model takes them."""
-    from timm.data.config import resolve_data_config
-
-    config = resolve_data_config({}, model=model)
-    mean, std = (image_BCHW.new_tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
-    return (image_BCHW - mean) / std
 
 
 def _as_map(model: Any, features: Tensor, image_BCHW: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Augmentation of whole batches on their device, each image with parameters of its own.
 
-All that is random is a table of uniform numbers, drawn first; the rest is arithmetic on it, which
-the compiler fuses: eager, it would move the batch through memory some thirty times.
+All that is random is a table of uniform numbers; the rest is arithmetic on it, which a compiler
+fuses (:class:`~adaptive.quadformer.data.prepare.Prepare`): eager, it would move the batch through
+memory some thirty times.
 
 A prior is computed on the augmented image, so that the two are in step by themselves. A saliency
 map that was made beforehand goes through the same geometry as its image.
@@ -19,58 +20,44 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from adaptive.core.prior.grey import grey
 from adaptive.quadformer.settings import AugmentConfig
 
 Draws = Iterator[Tensor]
 """Numbers in [0, 1), one for each image [B] at a time."""
 
 NUMBERS = 16  # that an image needs at most
-GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 
-class Augment:
-    """Random crop, mirror, colours and erasing, as ``config`` says.
+def augment(
+    image_BCHW: Float[Tensor, "B C H W"],
+    config: AugmentConfig,
+    u_BR: Float[Tensor, "B R"],
+    map_B1hw: Float[Tensor, "B 1 h w"] | None = None,
+) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B 1 h w"] | None]:
+    """Random crop, mirror, colours and erasing, as the settings say.
 
     Args:
+        image_BCHW: in [0, 1].
         config: probabilities and ranges; ``mixup`` and ``cutmix`` are :class:`Mix`'s.
-        compiled: whether to compile it.
+        u_BR: :data:`NUMBERS` even random numbers in [0, 1) for each image.
+        map_B1hw: saliency of the images.
+
+    Returns:
+        Augmented images, and their maps where there are some.
     """
-
-    def __init__(self, config: AugmentConfig, compiled: bool = False):
-        self.config = config
-        self.apply = torch.compile(self._apply, dynamic=False) if compiled else self._apply
-
-    def __call__(
-        self,
-        image_BCHW: Float[Tensor, "B C H W"],
-        generator: Generator,
-        map_B1hw: Float[Tensor, "B 1 h w"] | None = None,
-    ) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B 1 h w"] | None]:
-        """Augmented images, and their maps where there are some.
-
-        Args:
-            image_BCHW: in [0, 1].
-            generator: of the images' device; the same state gives the same result.
-            map_B1hw: saliency of the images.
-        """
-        u_BR = torch.rand((len(image_BCHW), NUMBERS), generator=generator, device=image_BCHW.device)
-        return self.apply(image_BCHW, u_BR, map_B1hw)
-
-    def _apply(
-        self, image_BCHW: Tensor, u_BR: Tensor, map_B1hw: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        config, draws = self.config, iter(u_BR.unbind(1))
-        theta_B23 = crop_and_flip(config, draws)
-        image_BCHW = warp(image_BCHW, theta_B23)
-        if map_B1hw is not None:
-            map_B1hw = warp(map_B1hw, theta_B23)
-        if config.three:
-            image_BCHW = three_augment(image_BCHW, config.three, draws)
-        if config.jitter:
-            image_BCHW = jitter(image_BCHW, config.jitter, draws)
-        if config.erase:
-            image_BCHW, map_B1hw = erase(image_BCHW, config.erase, draws, map_B1hw)
-        return image_BCHW, map_B1hw
+    draws = iter(u_BR.unbind(1))
+    theta_B23 = crop_and_flip(config, draws)
+    image_BCHW = warp(image_BCHW, theta_B23)
+    if map_B1hw is not None:
+        map_B1hw = warp(map_B1hw, theta_B23)
+    if config.three:
+        image_BCHW = three_augment(image_BCHW, config.three, draws)
+    if config.jitter:
+        image_BCHW = jitter(image_BCHW, config.jitter, draws)
+    if config.erase:
+        image_BCHW, map_B1hw = erase(image_BCHW, config.erase, draws, map_B1hw)
+    return image_BCHW, map_B1hw
 
 
 def crop_and_flip(config: AugmentConfig, draws: Draws) -> Float[Tensor, "B 2 3"]:
@@ -117,7 +104,7 @@ def three_augment(
     """Makes an image grey, solarises it or blurs it, one of the three, with a probability."""
     draw_B111 = _each(draws)
     third = probability / 3
-    image_BCHW = torch.where(draw_B111 < third, grey(image_BCHW), image_BCHW)
+    image_BCHW = torch.where(draw_B111 < third, grey(image_BCHW)[:, None], image_BCHW)
     solar = (draw_B111 >= third) & (draw_B111 < 2 * third) & (image_BCHW > 0.5)
     image_BCHW = torch.where(solar, 1 - image_BCHW, image_BCHW)
     blurred = (draw_B111 >= 2 * third) & (draw_B111 < probability)
@@ -132,9 +119,9 @@ def jitter(
         1 + strength * (2 * _each(draws) - 1) for _ in range(3)
     )
     image_BCHW = (image_BCHW * bright_B111).clamp(0, 1)
-    grey_B1HW = grey(image_BCHW)
+    grey_B1HW = grey(image_BCHW)[:, None]
     image_BCHW = torch.lerp(grey_B1HW.mean((1, 2, 3), keepdim=True), image_BCHW, contrast_B111)
-    return torch.lerp(grey(image_BCHW), image_BCHW, colour_B111).clamp(0, 1)
+    return torch.lerp(grey(image_BCHW)[:, None], image_BCHW, colour_B111).clamp(0, 1)
 
 
 def erase(
@@ -160,12 +147,6 @@ def erase(
     if map_B1hw is not None:
         map_B1hw = map_B1hw.masked_fill(chosen_B111 & _inside(map_B1hw, *box), 0)
     return image_BCHW, map_B1hw
-
-
-def grey(image_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Luma of RGB images."""
-    weight_C = image_BCHW.new_tensor(GREY)
-    return torch.einsum("bchw,c->bhw", image_BCHW, weight_C)[:, None]
 
 
 def blur(image_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

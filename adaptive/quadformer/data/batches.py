@@ -62,10 +62,13 @@ class Batches:
         """Steps of an epoch."""
         return self.images // self.batch
 
-    def indices(self, step: int) -> Int[Tensor, " B"]:
-        """Numbers of the images of this process at a step, from 0, on the CPU."""
+    def indices(self, step: int, device: torch.device | str = "cpu") -> Int[Tensor, " B"]:
+        """Numbers of the images of this process at a step, from 0.
+
+        A GPU gets an epoch's order once: a copy at every step would make the host wait for it.
+        """
         epoch, number = divmod(step, self.per_epoch)
-        order = _order(self.images, stage_seed(self.seed, f"epoch {epoch}"))
+        order = _order(self.images, stage_seed(self.seed, f"epoch {epoch}"), str(device))
         begin = number * self.batch + self.rank * (self.batch // self.world)
         return order[begin : begin + self.batch // self.world]
 
@@ -86,8 +89,10 @@ class Batches:
             steps: numbers of the steps, ascending.
         """
 
+        where = images.pixels.device if isinstance(images.pixels, Tensor) else "cpu"
+
         def load(step: int) -> tuple[int, Batch]:
-            index_B = self.indices(step)
+            index_B = self.indices(step, where)
             pixel_B3HW, label_B = images.batch(index_B)
             return step, Batch(pixel_B3HW, label_B, images.maps(index_B))
 
@@ -105,5 +110,6 @@ class Batches:
 
 
 @lru_cache(maxsize=2)
-def _order(images: int, seed: int) -> Tensor:
-    return torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+def _order(images: int, seed: int, device: str) -> Tensor:
+    # Drawn on the CPU, so that it is the same on every device.
+    return torch.randperm(images, generator=torch.Generator().manual_seed(seed)).to(device)

@@ -40,7 +40,7 @@ class ImageSet:
 
     def batch(self, index_B: Int[Tensor, " B"]) -> tuple[UInt8[Tensor, "B 3 H W"], Tensor]:
         """Images and labels, on the device."""
-        return self._rows(self.pixels, index_B), self.label_N[index_B.to(self.label_N.device)]
+        return self._rows(self.pixels, index_B), self._rows(self.label_N, index_B)
 
     def maps(self, index_B: Int[Tensor, " B"]) -> Float[Tensor, "B 1 h w"] | None:
         """Saliency maps of the images, on the device."""
@@ -49,8 +49,8 @@ class ImageSet:
     def _rows(self, table: Tensor | np.ndarray, index_B: Tensor) -> Tensor:
         device = self.label_N.device
         if isinstance(table, Tensor):
-            return table[index_B.to(device)]
-        return torch.from_numpy(table[index_B.numpy()]).to(device, non_blocking=True)
+            return table[_sent(index_B, device)]
+        return _sent(torch.from_numpy(table[index_B.numpy()]), device)
 
 
 def load_images(
@@ -100,6 +100,13 @@ def load_images(
             None if maps is None else torch.from_numpy(np.array(maps)).to(device),
         )
     return ImageSet(pixels, label_N, classes or source.classes, maps)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device; a GPU's is queued, which takes memory that cannot be paged out."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def _maps(path: Path, count: int) -> np.ndarray:

@@ -5,11 +5,10 @@ Shapes: B images, S nodes that may split; h x w of a map.
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
+from adaptive.core.prior.area import join_levels, map_levels, node_areas
 from adaptive.core.solvers.quadtree import Geometry, Leaves, split_order
 
 
@@ -24,12 +23,7 @@ def map_leaves(map_B1hw: Float[Tensor, "B 1 h w"], geometry: Geometry, num_token
 
 def map_scores(map_B1hw: Float[Tensor, "B 1 h w"], geometry: Geometry) -> Float[Tensor, "B S"]:
     """Saliency that each node covers: the mean of the map there, times the node's area."""
-    # The finest grid first: from there on cells are whole, whatever size the map has.
-    cell_B1hw = functional.interpolate(map_B1hw.float(), geometry.grid, mode="area")
-    parts = []
-    for side, shape in zip(geometry.sides[:-1], geometry.shapes[:-1], strict=True):
-        area = (side // geometry.min_patch) ** 2
-        parts.append(functional.adaptive_avg_pool2d(cell_B1hw, shape).flatten(1) * area)
-    if not parts:
+    if not geometry.splittable:
         return map_B1hw.new_zeros(len(map_B1hw), 0)
-    return torch.cat(parts, 1)
+    density_BS = join_levels(map_levels(map_B1hw[:, 0], geometry))
+    return density_BS * node_areas(geometry, density_BS)

@@ -12,17 +12,18 @@ from adaptive.quadformer.settings import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> torch.optim.AdamW:
-    """AdamW; vectors, position tables and class tokens have no weight decay.
+    """AdamW; vectors and what the model's ``no_weight_decay`` names have no weight decay.
 
     Args:
-        model: with its ViT as ``vit``; what a wrapper adds to that has the full rate.
+        model: a wrapper of a ViT; what it adds to that has the full rate.
         config: rate, weight decay and layer decay.
         fused: one kernel for all weights; on a GPU.
     """
     from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
-    vit: Any = model.vit
-    plain = getattr(vit, "no_weight_decay", set)()
+    wrapper: Any = model
+    vit, spared = wrapper.vit, wrapper.no_weight_decay()
+    plain = {name.removeprefix("vit.") for name in spared}
     decay = config.weight_decay
     if config.layer_decay is None:
         groups = param_groups_weight_decay(vit, decay, no_weight_decay_list=plain)
@@ -30,11 +31,13 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> torch.
         groups = param_groups_layer_decay(
             vit, decay, no_weight_decay_list=plain, layer_decay=config.layer_decay
         )
-    of_vit = {id(weight) for weight in vit.parameters()}
-    rest = [w for w in model.parameters() if id(w) not in of_vit and w.requires_grad]
+    rest: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, weight in model.named_parameters():
+        if not name.startswith("vit.") and weight.requires_grad:
+            rest[weight.ndim > 1 and name not in spared].append(weight)
     groups += [
-        {"params": [w for w in rest if w.ndim > 1], "weight_decay": decay},
-        {"params": [w for w in rest if w.ndim <= 1], "weight_decay": 0.0},
+        {"params": rest[True], "weight_decay": decay},
+        {"params": rest[False], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=fused)
 

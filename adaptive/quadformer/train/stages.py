@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,21 @@ from adaptive.quadformer.config import QuadformerTrainConfig
 from adaptive.quadformer.data import ImageSet, load_images
 from adaptive.quadformer.evaluate import accuracy
 from adaptive.quadformer.models import ACCURACY, build_model, load_trained, save_trained
-from adaptive.quadformer.train.trainer import CHECKPOINT, Recipe, Trainer
+from adaptive.quadformer.train.recipe import Recipe
+from adaptive.quadformer.train.trainer import CHECKPOINT, Trainer
+
+
+def check(config: QuadformerTrainConfig) -> None:
+    """Tells mistakes in the model's settings and its budgets before anything is decoded.
+
+    Raises:
+        UserError: timm or the wrapper cannot make the model, or it cannot spend a budget.
+    """
+    # Without memory for its weights, and whatever chooses the patches.
+    described = replace(config.model, init=None, prior="gain")
+    with torch.device("meta"):
+        model = build_model(described, classes=1)
+    _recipe(config).check_budgets(model)
 
 
 def decode_images(config: QuadformerTrainConfig, context: StageContext) -> None:
@@ -49,11 +64,10 @@ def train(config: QuadformerTrainConfig, context: StageContext) -> None:
             found = accuracy(judged, valid_set, tokens, config.evaluate, ranks=context.ranks)
             log(step=trainer.step, tokens=tokens, weights=name, accuracy=found)
 
-    recipe = Recipe(config.model, config.augment, config.train, config.seed)
     trainer = Trainer(
         model,
         train_set,
-        recipe,
+        _recipe(config),
         context.dir,
         ranks=context.ranks if context.ranks.world > 1 else Ranks(device=device),
         teacher=teacher,
@@ -99,6 +113,10 @@ def export(config: QuadformerTrainConfig, context: StageContext) -> None:
     about = {"images": len(images), "data": config.data.valid, "recipe": config.name}
     atomic_write_json(context.dir / ACCURACY, {"accuracy": found, **about})
     context.summary({f"accuracy.{tokens}": value for tokens, value in found.items()})
+
+
+def _recipe(config: QuadformerTrainConfig) -> Recipe:
+    return Recipe(config.model, config.augment, config.train, config.seed)
 
 
 def _images(

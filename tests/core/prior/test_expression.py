@@ -158,3 +158,11 @@ def test_what_cannot_be_read_is_shown_where(expression, column, message):
 
 def test_formulas_of_networks_take_settings_that_text_cannot_hold():
     assert some_prior("0.5*early + 0.5*centre")(images(), GEOMETRY).isfinite().all()
+
+
+def test_what_is_offered_may_be_left():
+    offers = {"sigma": 0.3, "vit": "not looked at"}
+    assert build_prior("centre", offers=offers).sigma == 0.3
+    assert torch.equal(score("gain", offers=offers), score("gain"))
+    with pytest.raises(UserError, match="no prior here takes the setting 'sigma'"):
+        build_prior("gain", sigma=0.3)

@@ -9,6 +9,7 @@ from some_priors import GEOMETRY, images
 from torch import nn
 
 from adaptive.core.errors import UserError
+from adaptive.core.normalise import Normalise
 from adaptive.core.prior import (
     LearnedPrior,
     area_resize,
@@ -18,7 +19,6 @@ from adaptive.core.prior import (
     distill_prior,
     grad_cam,
 )
-from adaptive.core.prior.oracle import normalise
 from adaptive.core.solvers.quadtree import Geometry
 
 SIZE = 64
@@ -107,7 +107,7 @@ def test_grad_cam_finds_what_a_classifier_reads():
 def test_grad_cam_explains_what_is_predicted():
     model = small_vit("class token").eval()
     with torch.no_grad():
-        predicted_B = model(normalise(model, pictures())).argmax(1)
+        predicted_B = model(Normalise.of(model, "cpu")(pictures())).argmax(1)
     chosen_BHW = grad_cam(model, pictures(), predicted_B)
     assert torch.equal(grad_cam(model, pictures()), chosen_BHW)
 

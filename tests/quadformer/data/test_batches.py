@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_images import make_images
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from adaptive.quadformer.data import Batches, ImageSet
 
@@ -63,3 +64,21 @@ def test_reading_ahead_changes_nothing():
         assert one == two
         for name in vars(a):
             assert torch.equal(getattr(a, name), getattr(b, name))
+
+
+def test_an_epochs_order_goes_to_the_device_once():
+    """A copy from the host at each step would make it wait for the device."""
+    pixels = torch.empty(24, 3, 4, 4, dtype=torch.uint8, device="meta")
+    images = ImageSet(pixels, torch.empty(24, dtype=torch.long, device="meta"), ["one"])
+    copies = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            if function is torch.ops.aten._to_copy.default and args[0].device != found.device:
+                copies.append(args[0].shape)
+            return found
+
+    with Watch():
+        steps = [step for step, _ in Batches(24, 8, seed=7).read(images, range(6))]
+    assert steps == [*range(6)] and copies == [(24,), (24,)]  # two epochs

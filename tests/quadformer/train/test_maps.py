@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptive.core.prior import PrecomputedPrior
 from adaptive.core.solvers.quadtree import Geometry
 from adaptive.quadformer.train.maps import map_leaves, map_scores
 
@@ -32,3 +34,11 @@ def test_fine_patches_lie_where_the_map_is():
     top_N, left_N, side_N = map_leaves(map_B1hw, geometry, 4 + 15).boxes()[0].T
     fine = side_N == 8
     assert int(fine.sum()) == 16 and (top_N[fine] < 32).all() and (left_N[fine] >= 32).all()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (10, 13)])
+def test_a_map_counts_as_the_prior_for_maps_has_it(size):
+    """Also where cells of the grid cut through its pixels."""
+    geometry, map_BHW = Geometry(64, 64, 8, 32), torch.rand(2, *size)
+    expected = PrecomputedPrior(map_BHW=map_BHW)(torch.rand(2, 3, 64, 64), geometry)
+    assert torch.allclose(map_scores(map_BHW[:, None], geometry), expected)

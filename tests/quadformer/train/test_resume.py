@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import make_trainer, weights_of
+from tiny_training import asked_of, batch_of, make_trainer, weights_of
 
-from adaptive.core.training import load_checkpoint
+from adaptive.core.training import load_checkpoint, save_checkpoint
 from adaptive.quadformer.train import CHECKPOINT
 
 PROGRAM = Path(__file__).with_name("kill_training.py")
@@ -37,7 +39,9 @@ def interrupted(trainer, step):
     return trainer
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"ema": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"accumulate": 2}, {"ema": 0.0}, {"kind": "detail"}], ids=str
+)
 def test_an_interruption_leaves_no_trace(tmp_path, changes):
     whole = make_trainer(tmp_path / "whole", **changes)
     whole.run()
@@ -79,6 +83,54 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
     path = tmp_path / CHECKPOINT
     step, _ = load_checkpoint(path, trainer.models, trainer.optimizer)
     assert step == 4 and [p.name for p in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_loses_nothing(tmp_path, number):
+    """In the middle of a step, long before it is time to save."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line does
+    try:
+        whole = make_trainer(tmp_path / "whole")
+        whole.run()
+        cut = make_trainer(tmp_path / "cut", checkpoint_seconds=1e9)
+        average = cut.ema.update
+
+        def told(model, step):
+            if step == 5:  # the model has moved, its average has not
+                signal.raise_signal(number)
+            average(model, step)
+
+        cut.ema.update = told
+        with pytest.raises(KeyboardInterrupt):
+            cut.run()
+        assert cut.step == 5
+        resumed = make_trainer(tmp_path / "cut", checkpoint_seconds=1e9)
+        calls = asked_of(resumed.model)
+        resumed.run()
+        assert len(calls) == 4 and torch.equal(weights_of(resumed), weights_of(whole))
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_pace_and_savings_begin_anew_after_a_resume(tmp_path, monkeypatch):
+    """However long the training took before; a step takes a second by this clock."""
+    trainer = make_trainer(tmp_path)
+    trainer.update(0, batch_of(trainer))
+    save_checkpoint(tmp_path / CHECKPOINT, 1, trainer.models, trainer.optimizer, 1000.0)
+    records, saved, clock = [], [], itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(
+        "adaptive.quadformer.train.trainer.save_checkpoint", lambda _, step, *__: saved.append(step)
+    )
+    changes = {"epochs": 10, "checkpoint_seconds": 12.0, "validate_epochs": 100}
+    resumed = make_trainer(tmp_path, log=lambda **r: records.append(r), **changes)
+    resumed.run()
+    first = records[0]
+    # More than ten seconds after the start: 11 steps, with a look at the clock each.
+    assert first["step"] == 12 and first["images_per_second"] == pytest.approx(8.0)
+    assert first["eta"] == pytest.approx(18.0)
+    assert saved[0] >= 12 and 1028 <= resumed.seconds <= 1036
 
 
 @pytest.mark.slow

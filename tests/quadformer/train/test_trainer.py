@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import replace
 
@@ -10,8 +9,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_images import WholeImage, make_images
-from tiny_training import AUGMENT, TRAIN, make_trainer, weights_of
+from tiny_images import make_images
+from tiny_training import (
+    AUGMENT,
+    BUDGETS,
+    KINDS,
+    TRAIN,
+    asked_of,
+    batch_of,
+    make_trainer,
+    weights_of,
+)
 from torch.nn import functional
 
 from adaptive.core.errors import UserError
@@ -23,10 +31,6 @@ from adaptive.quadformer.train.loss import distillation, soft_cross_entropy
 from adaptive.quadformer.train.optimizer import learning_rate, make_optimizer, set_rate
 
 
-def first_batch(trainer):
-    return next(iter(trainer.batches.read(trainer.images, range(1))))[1]
-
-
 def test_it_learns(tmp_path):
     """Classes are told apart by colour: a few epochs without augmentation suffice."""
     off = AugmentConfig(crop=(1.0, 1.0), flip=0.0)
@@ -35,7 +39,7 @@ def test_it_learns(tmp_path):
 
     def validate(trainer):
         judged = trainer.models["ema"]
-        found.append(accuracy(judged, trainer.images, 16, EvaluateConfig()))
+        found.append(accuracy(judged, trainer.images, 10, EvaluateConfig()))
 
     trainer = make_trainer(
         tmp_path, augment=off, log=lambda **r: records.append(r), on_epoch=validate, **changes
@@ -48,25 +52,30 @@ def test_it_learns(tmp_path):
 
 def test_budgets_are_drawn_and_the_same_on_all_ranks(tmp_path):
     trainer = make_trainer(tmp_path)
+    calls = asked_of(trainer.model)
     trainer.run()
-    drawn = trainer.model.seen
-    assert drawn == [trainer.batches.tokens(step, [4, 7, 16]) for step in range(9)]
+    drawn = [call["num_tokens"] for call in calls]
+    assert drawn == [trainer.batches.tokens(step, BUDGETS) for step in range(9)]
     assert len(set(drawn)) > 1
     full = make_trainer(tmp_path / "full", num_tokens=[])
+    calls = asked_of(full.model)
     full.run()
-    assert set(full.model.seen) == {16}
+    assert {call["num_tokens"] for call in calls} == {16}
 
 
-def test_accumulation_changes_no_gradient(tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_accumulation_changes_no_gradient(tmp_path, kind):
     """Up to rounding, and but for what is drawn in the model, which is off here."""
     found = []
     for parts in (1, 4):
-        trainer = make_trainer(tmp_path, accumulate=parts)
+        # All tokens: those of the batch that entropy shares out depend on who is in it.
+        trainer = make_trainer(tmp_path, kind, accumulate=parts, num_tokens=[16])
         trainer.model.eval()
-        trainer.update(0, first_batch(trainer))
-        found.append(weights_of(trainer))
-    # Adam's first step is the sign of the gradient, so weights without one are left out by size.
-    assert torch.allclose(found[0], found[1], atol=1e-4)
+        trainer.gradients(0, batch_of(trainer))
+        slopes = [w.grad for w in trainer.model.parameters() if w.grad is not None]
+        found.append(torch.cat([slope.flatten() for slope in slopes]))
+    assert found[0].norm() > 0.1
+    assert (found[0] - found[1]).norm() < 1e-4 * found[0].norm()
 
 
 def test_averages_follow_their_law(tmp_path):
@@ -74,7 +83,7 @@ def test_averages_follow_their_law(tmp_path):
     trainer = make_trainer(tmp_path, ema=0.4)
     expected = None
     for step in range(6):
-        trainer.update(step, first_batch(trainer))
+        trainer.update(step, batch_of(trainer))
         weights = trainer.model.vit.head.weight.detach()
         decay = 0.0 if step == 0 else min(0.4, 1 - (1 + step) ** (-2 / 3))
         expected = weights.clone() if expected is None else decay * expected + (1 - decay) * weights
@@ -83,23 +92,37 @@ def test_averages_follow_their_law(tmp_path):
 
 @pytest.mark.parametrize("teacher", ["ema", "a directory"])
 def test_a_teacher_sees_the_full_grid(tmp_path, teacher):
-    given = None
-    if teacher != "ema":
-        given = WholeImage(copy.deepcopy(make_trainer(tmp_path, seed=3).model.vit)).eval()
+    given = None if teacher == "ema" else make_trainer(tmp_path, seed=3).model.eval()
     distill = DistillConfig(teacher=teacher, weight=1.0)
-    trainer = make_trainer(tmp_path, teacher=given, distill=distill, num_tokens=[4], ema=0.9)
+    trainer = make_trainer(tmp_path, teacher=given, distill=distill, num_tokens=[7], ema=0.9)
     judge = given or trainer.ema.module
-    loss = trainer.update(0, first_batch(trainer))
-    assert judge.seen == [16] and trainer.model.seen == [4]
+    seen, own = asked_of(judge), asked_of(trainer.model)
+    loss = trainer.update(0, batch_of(trainer))
+    assert seen == [{"num_tokens": 16}] and own == [{"num_tokens": 7}]
     if given is not None:
         assert loss > 0 and all(weight.grad is None for weight in given.parameters())
 
 
 def test_saliency_maps_take_the_priors_place(tmp_path):
     trainer = make_trainer(tmp_path, maps=True, num_tokens=[7])
-    trainer.update(0, first_batch(trainer))
-    (leaves,) = trainer.model.seen
-    assert isinstance(leaves, Leaves) and leaves.node_BN.shape == (8, 7)
+    calls = asked_of(trainer.model)
+    trainer.update(0, batch_of(trainer))
+    (call,) = calls
+    assert isinstance(call["leaves"], Leaves) and call["leaves"].node_BN.shape == (8, 7)
+
+
+@pytest.mark.parametrize(
+    "kind, tokens, words",
+    [
+        ("quadformer", [7, 8], "num_tokens=8 is not feasible .* choose 7 or 10"),
+        ("uniform", [17], "num_tokens=17 is out of range: choose 1 to 16"),
+        ("tome", [16, 4], "num_tokens=4: a layer merges half .* choose 6 to 16"),
+        ("entropy", [17], "num_tokens=17 is out of range: choose 1 to 16"),
+    ],
+)
+def test_budgets_that_the_model_cannot_spend_are_told_at_once(tmp_path, kind, tokens, words):
+    with pytest.raises(UserError, match=f"^train.{words}"):
+        make_trainer(tmp_path, kind, num_tokens=tokens)
 
 
 def test_mistakes_are_told(tmp_path):
@@ -114,20 +137,73 @@ def test_mistakes_are_told(tmp_path):
         trainer.run()
 
 
-def test_compiled_steps_are_eager_ones(tmp_path, monkeypatch, compiling):
-    """Captured without breaks; each budget is a program of its own."""
-    compiler, found = torch.compile, []
+@pytest.fixture
+def captured(monkeypatch, compiling):
+    """Models are captured without breaks and run as they are; the rest is not compiled.
+
+    The graphs that were captured.
+    """
+    compiler, graphs = torch.compile, []
+
+    def run(graph, _):
+        graphs.append(graph)
+        return graph
 
     def capture(model, dynamic):
-        return compiler(model, dynamic=dynamic, backend="eager", fullgraph=True)
+        if not isinstance(model, torch.nn.Module):
+            return model
+        return compiler(model, dynamic=dynamic, backend=run, fullgraph=True)
 
     monkeypatch.setattr(torch, "compile", capture)
+    return graphs
+
+
+@pytest.mark.parametrize(
+    "kind", [k if k == "entropy" else pytest.param(k, marks=pytest.mark.slow) for k in KINDS]
+)
+def test_compiled_steps_are_eager_ones(tmp_path, captured, kind):
+    """One program for each budget, whatever the images."""
+    found = []
     for compiled in (False, True):
-        trainer = make_trainer(tmp_path, compile=compiled)
-        for step in range(3):
-            trainer.update(step, first_batch(trainer))
+        trainer = make_trainer(tmp_path, kind, compile=compiled, num_tokens=[7, 16])
+        for module in trainer.model.modules():  # padding changes what is drawn
+            if type(module).__name__ == "DropPath":
+                module.drop_prob = 0.0
+        drawn = [trainer.batches.tokens(step, [7, 16]) for step in range(9)]
+        for step in (drawn.index(7), drawn.index(16), len(drawn) - 1):
+            trainer.update(step, batch_of(trainer, step))
         found.append(weights_of(trainer))
-    assert torch.allclose(found[0], found[1], atol=1e-5)
+    assert len(captured) == 2
+    assert torch.allclose(found[0], found[1], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_with_maps(tmp_path, captured):
+    found = []
+    for compiled in (False, True):
+        trainer = make_trainer(tmp_path, maps=True, compile=compiled, num_tokens=[7])
+        trainer.update(0, batch_of(trainer))
+        found.append(weights_of(trainer))
+    assert len(captured) == 1 and torch.allclose(found[0], found[1], atol=1e-4)
+
+
+def test_model_teacher_and_preparation_are_compiled_once(tmp_path, monkeypatch):
+    programs = []
+    monkeypatch.setattr(torch, "compile", lambda f, dynamic: programs.append(f) or f)
+    trainer = make_trainer(tmp_path, compile=True, distill=DistillConfig(teacher="ema"))
+    for step in range(2):
+        trainer.update(step, batch_of(trainer, step))
+    assert programs[1:] == [trainer.model, trainer.ema.module]
+    assert programs[0].__self__ is trainer.prepared
+
+
+@pytest.mark.parametrize("before, after", [(50, 50), (2, 2 * len(BUDGETS) + 2)])
+def test_the_compilers_limit_is_raised_and_never_lowered(tmp_path, before, after):
+    import timm.optim  # noqa: F401 - which sets the limit to a million, once
+
+    with torch._dynamo.config.patch(recompile_limit=before):
+        make_trainer(tmp_path, compile=True)
+        assert torch._dynamo.config.recompile_limit == after
 
 
 # --- losses and rates ---
@@ -161,6 +237,7 @@ def test_layers_decay_and_vectors_do_not(tmp_path):
     model = make_trainer(tmp_path).model
     model.extra = torch.nn.Linear(4, 4)
     config = replace(TRAIN, layer_decay=0.5, weight_decay=0.1)
+    model.tokenizer.scale_embed = torch.nn.Parameter(torch.zeros(3, 24))
     optimizer = make_optimizer(model, config, fused=False)
     set_rate(optimizer, 1.0)
     groups = {
@@ -175,13 +252,15 @@ def test_layers_decay_and_vectors_do_not(tmp_path):
     assert groups[id(vit.blocks[0].mlp.fc1.weight)] == (0.25, 0.1)
     assert groups[id(vit.pos_embed)] == (0.125, 0.0)
     assert groups[id(vit.head.bias)][1] == groups[id(model.extra.bias)][1] == 0.0
+    # The scale embedding is a table, and what the model says of it counts.
+    assert groups[id(model.tokenizer.scale_embed)] == (1.0, 0.0)
 
 
 def test_what_is_augmented_depends_on_the_rank(tmp_path):
     one = make_trainer(tmp_path)
     two = make_trainer(tmp_path)
     two.batches = replace(two.batches, rank=1)
-    batch = first_batch(one)
+    batch = batch_of(one)
     images = [trainer.prepare(0, batch)[0] for trainer in (one, one, two)]
     assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
     assert AUGMENT.mixup and len(make_images().classes) == 3
