@@ -161,7 +161,7 @@ def _image(report: Report, row: dict[str, Any], kept: dict[str, ndarray]) -> Non
     truth = ", and those that there are, dotted" if len(kept["known_N42"]) else ""
     report.figure(
         words_plot(kept["image_HW3"], kept["found_N42"], kept["known_N42"]),
-        f"The {row['adaptive']['words']} words that both passes found, in red{truth}",
+        f"Words that both passes found: {row['adaptive']['words']}, in red{truth}",
     )
     for warning in row["warnings"]:
         report.text(warning)
