@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
-from tiny_text import make_net
+from tiny_text import make_net, make_words, rectangle
 
 from adaptive.experiments.bench import large_pages as script
 from adaptive.textscale.network import save_net
+from adaptive.textscale.words import Detections
 
 SMALL = ["--pages", "2", "--width", "700", "--height", "800", "--fill", "0.3", "--threads", "1"]
 FEW = ["--zooms", "0.5", "1", "--sides", "320", "512"]
@@ -27,7 +29,7 @@ def test_the_cheapest_tiling_with_as_much_recall_is_what_counts():
         "adaptive 2": row(0.9, 9),
         "adaptive 3": row(0.4, 4.5),
     }
-    found = script.against_tiling(table)
+    found = script.against_tiling(table, "recall")
     assert found["adaptive 1"] == {
         "tiling": "tiling x1",
         "recall": 0.8,
@@ -36,6 +38,19 @@ def test_the_cheapest_tiling_with_as_much_recall_is_what_counts():
     assert found["adaptive 2"] is None
     assert found["adaptive 3"]["tiling"] == "tiling x0.5"
     assert found["adaptive 3"]["times"]["megapixels"] == 4
+
+
+def test_a_word_is_in_a_line_that_is_not_much_higher():
+    words = make_words(rectangle(30, 10, 40, 10), rectangle(90, 10, 40, 10))
+    line, block = rectangle(60, 10, 120, 14), rectangle(60, 20, 120, 40)
+    half = rectangle(30, 10, 70, 12)
+
+    def found(*quads):
+        quad_N42 = np.array(quads, np.float32).reshape(-1, 4, 2)
+        return Detections(quad_N42, np.ones(len(quads), np.float32))
+
+    counts = [script.in_lines(words, found(*q)) for q in ([line], [block], [half], [])]
+    assert counts == [2, 0, 1, 0]
 
 
 def test_a_network_is_measured_once(tmp_path, monkeypatch):
@@ -65,7 +80,9 @@ def test_a_file_is_tried_with_its_own_prior_and_with_ours(tmp_path, data_dir):
     script.main([*arguments, "--out", str(tmp_path / "record.json")])
     found = json.loads((tmp_path / "record.json").read_text())["detectors"]
     assert set(found) == {"onnx", "onnx, our prior", "network"}
-    assert found["onnx"]["ways"]["adaptive 736"]["recall"] > 0
+    assert found["onnx"]["ways"]["adaptive 736"]["line_recall"] > 0.2
+    judged = [entry["judged_by"] for entry in found.values()]
+    assert judged == ["line_recall", "line_recall", "recall"]
 
 
 def test_something_to_measure_is_needed(tmp_path, capsys):
