@@ -83,7 +83,7 @@ def test_goals_are_judged(record):
     assert found[what] == ("31%", True)
     what = "wall time on the CPU at that F (adaptive 320 at 300000), of the single scale's"
     assert found[what] == ("28%", True)
-    # 0.66 against 0.526, 0.706 against 0.534, 0.712 against 0.700 beyond the range; the other first look at the same budget is worse.
+    # 0.66 against 0.526, 0.706 against 0.534; 0.712 against 0.700 lies beyond the range.
     measured, done = found["points above single scale at equal megapixels, 0.15 to 0.5"]
     assert done and measured == "+13.4 to +17.2"
     assert found["the same at any budget, the least"] == ("+1.2", True)
