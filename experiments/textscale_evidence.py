@@ -58,7 +58,8 @@ THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
 BOX_THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8)
 BUDGETS = (60_000, 100_000, 150_000, 200_000, 250_000, 300_000, 400_000, 500_000, 700_000)
 OTHERS = ("tiling", "fixed_zoom", "three_zooms")
-PASS1 = {"network": (320, 400, 480), "onnx": (480, 736)}  # long sides, by the kind of prior
+PASS1 = {"network": (320, 480, 640), "onnx": (480, 736)}  # long sides, by the kind of prior
+SHARE = 0.01  # of a budget for the first look: its size alone decides
 REGIONS = 30  # at which the time beside the networks is told
 
 
@@ -146,7 +147,7 @@ def ways(subject: Subject, images: list[Sample]) -> Iterator[tuple[str, Callable
             budget,
             recall=subject.curve,
             pass1_recall=subject.pass1_curve,
-            config=replace(config, pass1_side=side),
+            config=replace(config, pass1_side=side, pass1_share=SHARE),
         )
         measured = over(images, detector, oracle=oracle)
         return measured.numbers() | ({} if oracle else details(measured))

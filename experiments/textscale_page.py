@@ -2,8 +2,9 @@
 
     python experiments/textscale_page.py
 
-It reads ``textscale_evidence.json`` and, where it is there, ``large_pages.json`` in
-``experiments/results``; no number is typed by hand.
+It reads ``textscale_evidence.json`` and, where they are there, ``textscale_evidence_gpu.json`` (the
+same of another machine) and ``large_pages.json`` in ``experiments/results``; no number is typed by
+hand.
 """
 
 from __future__ import annotations
@@ -231,14 +232,22 @@ def measured_on(record: Mapping[str, Any]) -> str:
     return f"{device}, {record['date']}, commit `{str(record['commit'])[:7]}`"
 
 
-def page(record: Mapping[str, Any], pages: Mapping[str, Any] | None) -> str:
+def page(
+    record: Mapping[str, Any], gpu: Mapping[str, Any] | None, pages: Mapping[str, Any] | None
+) -> str:
     """The page as Markdown."""
+    everything = dict(record["ways"])
+    elsewhere = ""
+    if gpu is not None:
+        everything |= gpu["ways"]
+        elsewhere = f" On a GPU: {measured_on(gpu)}, measured by `{gpu['command']}`."
     text = [
         "# What looking twice is worth",
         f"On {record['images']} photographs of ICDAR 2015 that no network was trained on, by the "
         f"competition's rules; {measured_on(record)}. Written by `python "
         "experiments/textscale_page.py` from [textscale_evidence.json]"
-        f"(results/textscale_evidence.json), measured by `{record['command']}`.",
+        f"(results/textscale_evidence.json), measured by `{record['command']}`."
+        f"{elsewhere}",
         "Megapixels are of all inputs of both passes, padding included; times are medians of an "
         "image, decoding aside. Thresholds of each detector were chosen on these photographs, once "
         "for all ways (the single scale's at its own size), so F is a little optimistic for all "
@@ -247,7 +256,7 @@ def page(record: Mapping[str, Any], pages: Mapping[str, Any] | None) -> str:
         "## Goals",
         judged(goals(record, pages)),
     ]
-    for name, ways in record["ways"].items():
+    for name, ways in everything.items():
         adaptive = of_kind(ways, "adaptive")
         others = {k: v for k, v in ways.items() if k.split()[0] not in ("adaptive", "single")}
         text += [f"## {name.capitalize()}", "Two passes, at each budget the best first look:"]
@@ -277,9 +286,11 @@ def main(argv: list[str] | None = None) -> None:
         record = read(arguments.results / "textscale_evidence.json")
         other = arguments.results / "large_pages.json"
         pages = read(other) if other.is_file() else None
+        other = arguments.results / "textscale_evidence_gpu.json"
+        gpu = read(other) if other.is_file() else None
     except UserError as error:
         sys.exit(f"error: {error}")
-    atomic_write_text(arguments.out, page(record, pages))
+    atomic_write_text(arguments.out, page(record, gpu, pages))
     print(arguments.out)
 
 

@@ -136,6 +136,10 @@ def test_a_page_is_written_and_a_missing_result_is_told(record, tmp_path):
     assert text.count("\n## ") == 4 and "Large pages" not in text
     assert "| adaptive 320 at 200000 | 66.0 |" in text and "adaptive 480 at 200000 |" not in text
     assert "| adaptive 480 | 0.920 | 0.100 | 0.50 | 0.80 | - | 0.90 | 8.0 | 2.0 |" in text
+    gpu = record | {"ways": {"network, cuda": {"single 480": row(0.5, 0.16, 3)}}, "command": "gpu"}
+    (tmp_path / "textscale_evidence_gpu.json").write_text(json.dumps(gpu))
     (tmp_path / "large_pages.json").write_text(json.dumps(pages(0.4, 5, 12.0)))
     script.main(out)
-    assert "| network | adaptive 2048 | 0.400 | 0.900 |" in (tmp_path / "page.md").read_text()
+    text = (tmp_path / "page.md").read_text()
+    assert "| network | adaptive 2048 | 0.400 | 0.900 |" in text
+    assert "## Network, cuda" in text and "measured by `gpu`" in text and "| 3.0 |" in text

@@ -118,7 +118,7 @@ def train(config: TextTrainConfig, context: StageContext) -> None:
     count = config.train.steps * config.train.batch
     trainer = Trainer(
         net,
-        Samples(sources, config.sample, config.seed, count),
+        Samples(sources, config.sample, config.seed, count, config.data.kept),
         config.train,
         context.dir,
         context.device,
