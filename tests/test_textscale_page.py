@@ -114,8 +114,9 @@ def test_goals_are_missed_where_numbers_are_worse(record):
 @pytest.mark.parametrize(
     ("given", "measured", "done"),
     [
-        ((0.4, 5, 12.0), "12.0x at 0.40 (adaptive 2048)", True),
-        ((0.4, 5, 8.0), "8.0x at 0.40 (adaptive 2048)", False),
+        ((0.46, 5, 12.0), "12.0x at 0.46 (adaptive 2048)", True),
+        ((0.46, 5, 8.0), "8.0x at 0.46 (adaptive 2048)", False),
+        ((0.1, 5, 12.0), "0.10 (adaptive 2048), tiling 0.50", False),
         ((0.6, 5, None), "over 12.0x at 0.60 (adaptive 2048)", True),
         ((0.6, 8, None), "over 7.5x at 0.60 (adaptive 2048)", False),
     ],

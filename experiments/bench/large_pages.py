@@ -77,7 +77,9 @@ def ways(detector: Any, prior: Any, arguments: argparse.Namespace) -> dict[str, 
         for zoom in arguments.zooms
     }
     for side in arguments.sides:
-        adaptive = AdaptiveDetector(detector, prior, config=AdaptConfig(pass1_side=side))
+        config = AdaptConfig(pass1_side=side)
+        config.max_pixels = max(config.max_pixels, side**2)  # of the first look too
+        adaptive = AdaptiveDetector(detector, prior, config=config)
         found[f"adaptive {side}"] = lambda image, adaptive=adaptive: looked(adaptive, image)
     return found
 
@@ -155,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--height", type=int, default=8000)
     parser.add_argument("--fill", type=float, default=0.05, help="share of paragraphs printed")
     parser.add_argument("--zooms", type=float, nargs="+", default=[0.5, 0.75, 1.0, 1.5, 2.0])
-    parser.add_argument("--sides", type=int, nargs="+", default=[1024, 1536, 2048, 2304])
+    parser.add_argument("--sides", type=int, nargs="+", default=[1536, 2048, 3072, 4096])
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--device", default="cpu", help="of the network")
     parser.add_argument("--commit", help="what is measured, where there is no git")
