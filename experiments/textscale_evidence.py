@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout without an install
 
 import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
 # Installed as a part of adaptive, which the type checker does not know.
 from adaptive.core import UserError  # noqa: E402
@@ -243,6 +244,7 @@ def measure(arguments: argparse.Namespace) -> None:
     named = [f"{option} {path}" for option, path in given.items() if path is not None]
     command = " ".join(["python experiments/textscale_evidence.py", *named])
     command += f" --devices {' '.join(arguments.devices)} --threads {arguments.threads}"
+    torch.set_num_threads(arguments.threads)  # before the record describes the device
     record = started(arguments.out, command, arguments.devices[-1], arguments.commit, "ways")
     record.setdefault("tuned", {})
     val = list(LabelledImages(arguments.val))

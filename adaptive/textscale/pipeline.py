@@ -68,7 +68,7 @@ def eval_stages(config: TextEvalConfig) -> list[Stage]:
 def _identity(detector: DetectorConfig) -> Any:
     """What decides a detector's weights, as far as sizes and times of files tell."""
     path = Path(detector.path).expanduser()
-    if path.is_dir() or detector.path.startswith(zoo.PREFIX):
+    if detector.kind == "network" and (path.is_dir() or detector.path.startswith(zoo.PREFIX)):
         path = weights_file(detector.path)
     about = path.stat() if path.is_file() else None
     return None if about is None else [str(path), about.st_size, about.st_mtime_ns]

@@ -24,6 +24,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout without an install
 
+import torch  # noqa: E402
 from numpy import ndarray  # noqa: E402
 
 # Installed as a part of adaptive, which the type checker does not know.
@@ -168,6 +169,7 @@ def main(argv: list[str] | None = None) -> None:
     page = f"--pages {arguments.pages} --width {arguments.width} --height {arguments.height}"
     page += f" --fill {arguments.fill} --seed {arguments.seed} --threads {arguments.threads}"
     command = f"python experiments/bench/large_pages.py {page}"
+    torch.set_num_threads(arguments.threads)  # before the record describes the device
     try:
         record = started(arguments.out, command, arguments.device, arguments.commit, "detectors")
         for name, detector, prior in subjects(arguments):
