@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((ROOT / "experiments" / "notebooks").glob("*.py"))
 
 
 def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == ["quadformer"]
+    assert [path.stem for path in NOTEBOOKS] == ["quadformer", "textscale"]
 
 
 @pytest.mark.slow

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from adaptive.core.checks import positive
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, TaskConfig
 from adaptive.textscale.detectors import CHOICES, PRIORS, SAME, DetectorConfig
 from adaptive.textscale.settings import AdaptConfig, PixelBudget
+
+DEMO_IMAGES = ("page", "text", "scene")
+"""What ``textscale_demo`` knows: two photographs of scikit-image, and a scene that is rendered."""
 
 
 @dataclass
@@ -79,6 +83,33 @@ def validate_parts(config: TextDetectConfig | TextEvalConfig) -> None:
     config.adapt.validate()
 
 
+@dataclass
+class TextDemoConfig(TaskConfig):
+    """Shows where a trained network suspects text, what it looks at again, and what it finds."""
+
+    # directory of a finished textscale_train run, or zoo:NAME
+    checkpoint: str = "zoo:textscale-small"
+    images: list[str] = field(default_factory=lambda: list(DEMO_IMAGES))
+    budget: PixelBudget = field(default_factory=PixelBudget)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    recall: str | None = None  # recall_curve.json of a textscale_eval run; null: a rough curve
+    threads: int = 2  # of the CPU
+
+    def validate(self) -> None:
+        unknown = [name for name in self.images if name not in DEMO_IMAGES]
+        if unknown or not self.images:
+            raise UserError(
+                f"images={self.images}: choose at least one of {', '.join(DEMO_IMAGES)}"
+            )
+        positive("", self, "threads")
+        self.adapt.validate()
+
+
+TASKS.register(
+    "textscale_demo",
+    config=TextDemoConfig,
+    entry="adaptive.textscale.demo:stages",
+)
 TASKS.register(
     "textscale_detect",
     config=TextDetectConfig,

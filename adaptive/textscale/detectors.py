@@ -17,7 +17,8 @@ class DetectorConfig:
     """A detector and how boxes are read off its maps."""
 
     kind: str = "network"  # name in DETECTORS; of a prior also same: the detector itself
-    path: str = ""  # of the ONNX file, or of a network: file, or directory of a textscale_train run
+    # of the ONNX file, or of a network: file, directory of a textscale_train run, or zoo:NAME
+    path: str = ""
     threshold: float = 0.3  # probability above which a cell is text
     box_threshold: float = 0.5  # least mean probability in a word's core
     # onnx: growth of a core by area x this / perimeter; network: factor of the growth by its scale

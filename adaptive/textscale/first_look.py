@@ -30,6 +30,7 @@ class FirstLook:
         zoom: pixels of the copy for each pixel of the image, along a side.
         pixels: of the network's input, padding included.
         seconds: of the network with its boxes, and of what makes regions of its maps.
+        maps: what the network said, without padding; None where regions are known otherwise.
     """
 
     found: Detections
@@ -37,6 +38,7 @@ class FirstLook:
     zoom: float
     pixels: int
     seconds: tuple[float, float]
+    maps: TextMaps | None = None
 
 
 def copy_size(width: int, height: int, side: float, stride: int) -> tuple[int, int, int]:
@@ -94,6 +96,7 @@ def first_look(
         math.sqrt(ratio[0] * ratio[1]),
         pixels,
         (mapped - begin, time.perf_counter() - mapped),
+        maps,
     )
 
 

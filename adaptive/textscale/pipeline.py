@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from adaptive import zoo
 from adaptive.core.run import Stage, StageContext
 from adaptive.textscale.baselines import BASELINES
 from adaptive.textscale.compare import stages as comparison
@@ -18,6 +19,7 @@ from adaptive.textscale.data.files import open_files
 from adaptive.textscale.detect import stages as detection
 from adaptive.textscale.detect.report import report_folder
 from adaptive.textscale.detectors import DetectorConfig
+from adaptive.textscale.network.files import weights_file
 
 
 def detect_stages(config: TextDetectConfig) -> list[Stage]:
@@ -68,8 +70,10 @@ def eval_stages(config: TextEvalConfig) -> list[Stage]:
 def _identity(detector: DetectorConfig) -> Any:
     """What decides a detector's weights, as far as sizes and times of files tell."""
     path = Path(detector.path).expanduser()
-    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
-    return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
+    if detector.kind == "network" and (path.is_dir() or detector.path.startswith(zoo.PREFIX)):
+        path = weights_file(detector.path)
+    about = path.stat() if path.is_file() else None
+    return None if about is None else [str(path), about.st_size, about.st_mtime_ns]
 
 
 def _report(config: TextEvalConfig, context: StageContext) -> None:

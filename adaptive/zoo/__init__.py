@@ -37,6 +37,10 @@ QUADFORMER = Kind(("model.json", "model.safetensors", "accuracy.json"))
 """What ``adaptive.quadformer.models.load_trained`` reads, and how good the weights are."""
 
 
+TEXTSCALE = Kind(("net.safetensors",))
+"""What ``adaptive.textscale.network.load_net`` reads."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A model of the zoo.

@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.baselines import Baseline, Counted
-from adaptive.textscale.data.labelled import LabelledImages, Sample
+from adaptive.textscale.data.labelled import Sample
 from adaptive.textscale.evaluate.icdar import Matches, Score, match, score
 from adaptive.textscale.first_look import FirstLook
 from adaptive.textscale.regions import Regions, known_regions
@@ -69,7 +69,7 @@ class Measured:
 Track = Callable[[Iterable[Sample]], Iterable[Sample]]
 
 
-def run_baseline(images: LabelledImages, baseline: Baseline, track: Track) -> Measured:
+def run_baseline(images: Iterable[Sample], baseline: Baseline, track: Track) -> Measured:
     """A baseline over all images that can be read."""
     measured = Measured()
     for _, image_HW3, words in track(images):
@@ -83,7 +83,7 @@ def run_baseline(images: LabelledImages, baseline: Baseline, track: Track) -> Me
 
 
 def run_adaptive(
-    images: LabelledImages, detector: AdaptiveDetector, track: Track, *, oracle: bool = False
+    images: Iterable[Sample], detector: AdaptiveDetector, track: Track, *, oracle: bool = False
 ) -> Measured:
     """The second look over all images; with ``oracle``, regions are those of the annotated words
     and pass 1 costs nothing."""

@@ -11,11 +11,9 @@ from torch import Tensor
 
 from adaptive.core.errors import UserError
 from adaptive.core.run import atomic_path
+from adaptive.textscale.network.files import weights_file
 from adaptive.textscale.network.net import TextNet
 from adaptive.textscale.network.sizes import NetSize
-
-WEIGHTS = ("ema.safetensors", "net.safetensors")
-"""Files of a trained network, the best first."""
 
 
 def save_net(net: TextNet, path: str | Path, *, half: bool = False) -> None:
@@ -41,14 +39,14 @@ def load_net(path: str | Path) -> TextNet:
 
     Args:
         path: a file that :func:`save_net` wrote, or the directory of a ``textscale_train`` run,
-            whose averaged weights count.
+            whose averaged weights count, or ``zoo:NAME``.
 
     Raises:
-        UserError: there is no such file, or it holds something else.
+        UserError: there is no such file or model of the zoo, or it holds something else.
     """
     from safetensors import SafetensorError, safe_open
 
-    file = weights_file(Path(path).expanduser())
+    file = weights_file(path)
     try:
         with safe_open(file, "pt") as opened:
             size = (opened.metadata() or {}).get("size")
@@ -69,21 +67,3 @@ def load_net(path: str | Path) -> TextNet:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"net={path}: the weights do not fit their network: {reason}") from None
     return net.eval()
-
-
-def weights_file(path: Path) -> Path:
-    """The file of weights that a path means: itself, or the best in the directory of a run.
-
-    Raises:
-        UserError: there is none.
-    """
-    if path.is_file():
-        return path
-    for home in (path, path / "artifacts" / "train"):
-        for name in WEIGHTS:
-            if (home / name).is_file():
-                return home / name
-    raise UserError(
-        f"net={path}: there are no weights: name a finished run of textscale_train, or a file that "
-        "it wrote"
-    )

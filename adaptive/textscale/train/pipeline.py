@@ -1,12 +1,15 @@
-"""``textscale_train`` as stages of files: data -> [mine ->] train -> evaluate -> report."""
+"""``textscale_train`` as stages of files.
+
+data -> [mine ->] train -> export -> evaluate -> report.
+"""
 
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from adaptive.core.run import Stage, StageContext
+from adaptive.textscale.network.files import weights_file
 from adaptive.textscale.train import stages
 from adaptive.textscale.train.config import TextTrainConfig
 
@@ -26,9 +29,10 @@ def train_stages(config: TextTrainConfig) -> list[Stage]:
     needs = ("data", "mine") if config.train.mining else ("data",)
     made_of = [config.net, start, config.sample, config.train]
     plan.append(Stage("train", partial(stages.train, config), needs, made_of))
+    plan.append(Stage("export", stages.export, ("train",)))
     if config.data.valid is not None:
         plan.append(
-            Stage("evaluate", partial(stages.evaluate, config), ("data", "train"), config.detect)
+            Stage("evaluate", partial(stages.evaluate, config), ("data", "export"), config.detect)
         )
     plan.append(Stage("report", partial(_report, config), tuple(s.name for s in plan), [config]))
     return plan
@@ -38,9 +42,7 @@ def _identity(init: str | None) -> Any:
     """What the weights that a training starts from are known by."""
     if init in (None, "timm"):
         return init
-    from adaptive.textscale.network.checkpoint import weights_file
-
-    file = weights_file(Path(str(init)).expanduser())
+    file = weights_file(str(init))
     return [str(file), file.stat().st_size, file.stat().st_mtime_ns]
 
 

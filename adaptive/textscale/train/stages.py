@@ -118,7 +118,7 @@ def train(config: TextTrainConfig, context: StageContext) -> None:
     count = config.train.steps * config.train.batch
     trainer = Trainer(
         net,
-        Samples(sources, config.sample, config.seed, count),
+        Samples(sources, config.sample, config.seed, count, config.data.kept),
         config.train,
         context.dir,
         context.device,
@@ -140,14 +140,23 @@ def train(config: TextTrainConfig, context: StageContext) -> None:
     )
 
 
+def export(context: StageContext) -> None:
+    """Writes the network that is kept in half precision: what the zoo ships."""
+    from adaptive.textscale.network.checkpoint import load_net, save_net
+
+    file = context.dir / "net.safetensors"
+    save_net(load_net(context.input("train")), file, half=True)
+    context.summary({"export.megabytes": file.stat().st_size / 1e6})
+
+
 def evaluate(config: TextTrainConfig, context: StageContext) -> None:
-    """Judges the network that was kept, and draws what it says of a few images."""
+    """Judges the network as it was exported, and draws what it says of a few images."""
     from safetensors.numpy import save_file
 
     from adaptive.textscale.network.checkpoint import load_net
     from adaptive.textscale.train.validate import make_detector, shrunk, validate
 
-    detector = make_detector(load_net(context.input("train")), config.detect, context.device)
+    detector = make_detector(load_net(context.input("export")), config.detect, context.device)
     images = open_images(config, VALID)
     tracked = context.track(images, len(images), "detect", "image")
     found = validate(detector, tracked, config.detect.long_side)

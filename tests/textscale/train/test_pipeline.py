@@ -7,6 +7,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 from tiny_text import SIZE, Scenes
 
 import adaptive
@@ -48,6 +49,10 @@ def test_end_to_end(data, tmp_path, capsys):
     files = {path.name for path in (tmp_path / "first" / "artifacts" / "train").iterdir()}
     assert files == {"net.safetensors", "ema.safetensors", "manifest.json"}
     assert load_net(tmp_path / "first").size == SIZE
+    kept, shipped = (load_net(tmp_path / "first" / "artifacts" / s) for s in ("train", "export"))
+    for whole, half in zip(kept.parameters(), shipped.parameters(), strict=True):
+        assert torch.equal(half, whole.half().float())
+    assert 0 < summary["export.megabytes"] < 2 * summary["net.params"] * 1.2e-6
     page = first.report.read_text()
     assert "Maps" in page and page.count("<figure>") == 3
 
@@ -60,7 +65,7 @@ def test_end_to_end(data, tmp_path, capsys):
     capsys.readouterr()
     again = tuned.run(tmp_path / "second")
     assert again.summary == result.summary
-    assert capsys.readouterr().err.count("done before, kept") == 5
+    assert capsys.readouterr().err.count("done before, kept") == 6
 
 
 def test_mistakes_are_told(data, tmp_path):

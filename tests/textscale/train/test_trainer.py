@@ -56,6 +56,12 @@ def test_a_sample_is_a_function_of_seed_and_number():
     assert target_5hw.shape == (5, 16, 16) and target_5hw.dtype == np.float32
 
 
+def test_samples_do_not_depend_on_what_is_kept():
+    few, many = (Samples([Source(Scenes(6))], SAMPLE, 3, 8, kept) for kept in (1, 100))
+    for i in range(8):
+        assert all(np.array_equal(a, b) for a, b in zip(few[i], many[i], strict=True))
+
+
 def test_sources_have_their_shares():
     scenes = [Source(Scenes(3), 1.0), Source(Scenes(3, first=100), 0.0)]
     samples = Samples(scenes, replace(SAMPLE, packed=0.0), 0, 20)

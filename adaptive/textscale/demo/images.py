@@ -1,0 +1,33 @@
+"""Images of the demonstration; nothing is downloaded.
+
+Shapes: H x W pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from adaptive.textscale.data.config import RenderConfig
+from adaptive.textscale.data.render import Renderer
+from adaptive.textscale.words import Words
+
+SCENE = RenderConfig(height=960, width=1280, max_scale=60.0, shares={"photograph": 1.0})
+"""Of the rendered scene: a photograph of scikit-image with signs on it, a few of them small."""
+
+SEED = 3
+
+
+def demo_image(name: str) -> tuple[UInt8[ndarray, "H W 3"], Words | None]:
+    """An image of the demonstration by its name, RGB, and its words where they are known.
+
+    Args:
+        name: ``scene`` is rendered and knows its words; others are scikit-image's.
+    """
+    if name == "scene":
+        return Renderer(SCENE)(0, SEED)
+    import skimage.data
+
+    grey_HW = np.asarray(getattr(skimage.data, name)())
+    return np.repeat(grey_HW[:, :, None], 3, 2), None
