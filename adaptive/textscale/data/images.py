@@ -32,11 +32,12 @@ def decode_image(content: bytes, name: str) -> UInt8[ndarray, "H W 3"]:
 
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            # A transposed copy is made where the orientation asks for one.
-            image = ImageOps.exif_transpose(opened).convert("RGB")
+            # In place, and converted only where it must be: each copy takes as long as decoding.
+            ImageOps.exif_transpose(opened, in_place=True)
+            image = opened if opened.mode == "RGB" else opened.convert("RGB")
+            return np.asarray(image)
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"{name} is too large, cut it into parts: {error}") from None
     except (OSError, ValueError, SyntaxError) as error:
         what = "is empty" if not content else f"cannot be decoded as an image ({error})"
         raise UnreadableImage(f"{name} {what}: remove or replace it") from None
-    return np.asarray(image)
