@@ -98,13 +98,13 @@ class AdaptiveDetector:
         """Words of an RGB image, in its pixels."""
         return self.inspect([image_HW3]).detections[0]
 
-    def detect_many(self, images: Sequence[UInt8[ndarray, "H W 3"]]) -> list[Detections]:
+    def detect_many(self, images: Sequence[UInt8[ndarray, "_ _ 3"]]) -> list[Detections]:
         """Words of images that share canvases and a budget, which waste fewer pixels together."""
         return list(self.inspect(images).detections)
 
     def inspect(
         self,
-        images: Sequence[UInt8[ndarray, "H W 3"]],
+        images: Sequence[UInt8[ndarray, "_ _ 3"]],
         looks: Sequence[FirstLook] | None = None,
     ) -> AdaptiveResult:
         """Words of one or several images, with everything that led to them.

@@ -16,13 +16,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 from numpy.random import Generator
 
 from adaptive.core.errors import UserError
 from adaptive.core.run import say, stage_seed
 from adaptive.textscale.data.images import UnreadableImage
+from adaptive.textscale.data.samples import Samples as AnnotatedImages
 from adaptive.textscale.train.colours import recolour
 from adaptive.textscale.train.packed import draw_canvas
 from adaptive.textscale.train.settings import SampleConfig
@@ -51,14 +52,14 @@ class Source:
             that are to be cared about, the same. Images are drawn in proportion to their sums.
     """
 
-    images: Sequence[tuple[str, UInt8[ndarray, "_ _ 3"], Words]]
+    images: AnnotatedImages
     share: float = 1.0
     anchors: list[Float[ndarray, " _"]] | None = None
 
 
 @dataclass
-class Samples(Sequence[tuple[UInt8[ndarray, "3 side side"], Float32[ndarray, "5 h w"]]]):
-    """Samples by number: an RGB image and its targets.
+class Samples(Sequence[Any]):
+    """Samples by number: an RGB image [3, side, side] in bytes, and its targets [5, h, w].
 
     Attributes:
         sources: of the images.

@@ -63,6 +63,16 @@ def test_end_to_end(data, tmp_path, capsys):
     assert capsys.readouterr().err.count("done before, kept") == 5
 
 
+def test_words_of_photographs_that_cannot_be_read_are_not_mined(data, tmp_path):
+    first = adaptive.load("textscale_pretrain", *data, *SMALL)
+    first.run(tmp_path / "first")
+    (tmp_path / "train/s1.png").write_bytes(b"damaged")
+    start = [f"net.init={tmp_path / 'first'}", "~data.train.photographs"]
+    result = adaptive.load("textscale_finetune", *data, *SMALL, *start).run(tmp_path / "second")
+    missed = json.loads((tmp_path / "second/artifacts/mine/missed.json").read_text())["rendered"]
+    assert missed[1] == [0] * 4 and len(missed) == 4 and result.summary["train.steps"] == 4
+
+
 def test_mistakes_are_told(data, tmp_path):
     def load(*changes):
         return adaptive.load("textscale_pretrain", *data, *SMALL, *changes)

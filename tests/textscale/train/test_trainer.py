@@ -12,7 +12,8 @@ import torch
 from tiny_text import Scenes, make_net
 
 from adaptive.core.errors import UserError
-from adaptive.textscale.train.samples import Samples, Source, batches
+from adaptive.textscale.data.images import UnreadableImage
+from adaptive.textscale.train.samples import BLOCK, POOL, Samples, Source, batches
 from adaptive.textscale.train.settings import DetectConfig, SampleConfig, TrainConfig
 from adaptive.textscale.train.trainer import CHECKPOINT, Trainer
 from adaptive.textscale.train.validate import make_detector, scale_errors, validate
@@ -72,6 +73,34 @@ def test_anchors_choose_images_too():
     assert {image for _, image in samples._kept} == {1}
 
 
+def test_a_block_of_samples_decodes_few_images():
+    """Decoding takes longer than all else, so samples that are made together share images."""
+    samples = make_samples(BLOCK, packed=1.0, side=32)
+    samples.sources[0] = replace(samples.sources[0], images=Scenes(500))
+    for index in range(0, BLOCK, 4):
+        samples.annotated(index)
+    assert len(samples._kept) <= POOL
+
+
+class Damaged(Scenes):
+    """Scenes of which only one can be decoded."""
+
+    def __getitem__(self, index):
+        if index != 2:
+            raise UnreadableImage(f"img_{index}.jpg is empty: remove or replace it")
+        return super().__getitem__(index)
+
+
+def test_photographs_that_cannot_be_read_are_passed_over(capsys):
+    samples = Samples([Source(Damaged(4))], SAMPLE, 0, 8)
+    for index in range(8):
+        samples.annotated(index)
+    assert {image for _, image in samples._kept} == {2}
+    assert capsys.readouterr().err.count("left out") == 3
+    with pytest.raises(UserError, match="images in a row cannot be decoded: look at data.train"):
+        Samples([Source(Damaged(2))], SAMPLE, 0, 1).annotated(0)
+
+
 @pytest.mark.slow
 def test_workers_make_the_same_batches():
     alone, shared = (list(batches(make_samples(8), 4, workers, 0)) for workers in (0, 2))
@@ -97,7 +126,7 @@ def test_it_learns(tmp_path):
 
     samples = Samples([Source(Scenes(24))], SampleConfig(side=96, scale=[14.0, 28.0]), 0, 100 * 6)
     trainer = make_trainer(
-        tmp_path, samples, steps=100, batch=6, lr=1e-2, warmup=5, validate_steps=100,
+        tmp_path, samples, steps=100, batch=6, lr=1e-2, warmup=5, validate_steps=100, checkpoint_seconds=1e9,
         log=lambda **r: records.append(r), on_validate=judge,
     )  # fmt: skip
     trainer.run()
