@@ -60,6 +60,29 @@ def test_words_of_a_folder_are_written_and_bad_images_counted(tmp_path, capsys):
     assert json.loads((tmp_path / "out/index.json").read_text())["images"] == 2
 
 
+def test_images_of_one_name_keep_apart(tmp_path):
+    """As photographs of several cameras, each in its folder, and copies in other formats."""
+    image_HW3, words = scene(320, 240, BOXES)
+    for name in ("in/x/1.png", "in/y/1.png", "in/2.png", "in/2.bmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(image_HW3, Path(name).suffix[1:].upper()))
+    report = detect_folder(detector_of(words), tmp_path / "in", tmp_path / "out")
+    assert report.images == 4
+    made = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
+    for name in ("x/1", "y/1", "2.png", "2.bmp"):
+        folder, _, last = name.rpartition("/")
+        assert {f"json/{name}.json", f"overlays/{name}.jpg"} <= made
+        assert f"icdar/{folder}/res_{last}.txt".replace("//", "/") in made
+
+
+def test_an_output_that_is_a_file_is_told(tmp_path):
+    image_HW3, words = scene(320, 240, BOXES)
+    (tmp_path / "a.png").write_bytes(encoded(image_HW3))
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="out is a file: name a folder"):
+        detect_folder(detector_of(words), tmp_path, tmp_path / "out")
+
+
 def test_a_folder_without_images_is_told(tmp_path):
     _, words = scene(320, 240, BOXES)
     with pytest.raises(UserError, match="holds no images"):

@@ -39,5 +39,15 @@ def decode_image(content: bytes, name: str) -> UInt8[ndarray, "H W 3"]:
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"{name} is too large, cut it into parts: {error}") from None
     except (OSError, ValueError, SyntaxError) as error:
-        what = "is empty" if not content else f"cannot be decoded as an image ({error})"
-        raise UnreadableImage(f"{name} {what}: remove or replace it") from None
+        raise UnreadableImage(f"{name} {reason(content, error)}: remove or replace it") from None
+
+
+def reason(content: bytes, error: Exception) -> str:
+    """Why a file cannot be decoded, in words that follow its name."""
+    from PIL import UnidentifiedImageError
+
+    if not content:
+        return "is empty"
+    if isinstance(error, UnidentifiedImageError):  # its own words are of an object in memory
+        return "is no image"
+    return f"cannot be decoded as an image ({error})"

@@ -38,6 +38,8 @@ class TextDetector:
         compile: compile the network, once for each size of image.
     """
 
+    multiple = MULTIPLE
+
     def __init__(
         self,
         net: TextNet,

@@ -126,8 +126,8 @@ def test_it_learns(tmp_path):
 
     samples = Samples([Source(Scenes(24))], SampleConfig(side=96, scale=[14.0, 28.0]), 0, 100 * 6)
     trainer = make_trainer(
-        tmp_path, samples, steps=100, batch=6, lr=1e-2, warmup=5, validate_steps=100, checkpoint_seconds=1e9,
-        log=lambda **r: records.append(r), on_validate=judge,
+        tmp_path, samples, steps=100, batch=6, lr=1e-2, warmup=5, validate_steps=100,
+        checkpoint_seconds=1e9, log=lambda **r: records.append(r), on_validate=judge,
     )  # fmt: skip
     trainer.run()
     parts = [records[-1][part] for part in ("text", "overlap", "border", "scale")]
