@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from PIL import Image
 from text_stand_ins import Oracle, Reader, scene
 
+import adaptive
 from adaptive.core.errors import UserError
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.data.images import UnreadableImage
@@ -125,19 +124,21 @@ def test_sides_of_forty_thousand_pixels_pass_in_bounded_memory():
 
 
 @pytest.mark.data
-def test_the_exit_code_tells_of_images_that_were_left_out(tmp_path, data_dir: Path):
+def test_a_run_tells_of_images_that_were_left_out(tmp_path, data_dir: Path):
+    """After all others are done; the command then ends with an exit code of 1."""
     image_HW3, _ = scene(320, 240, BOXES)
     (tmp_path / "in").mkdir()
     (tmp_path / "in/good.png").write_bytes(encoded(image_HW3))
     (tmp_path / "in/bad.png").write_bytes(b"")
     model = data_dir / "scene_text/models/ch_PP-OCRv3_det_infer.onnx"
-    done = subprocess.run(
-        [sys.executable, "-m", "adaptive.run", "+exp=textscale_detect", "detector=onnx"]
-        + [f"detector.path={model}", f"input={tmp_path}/in", f"output={tmp_path}/out"]
-        + [f"hydra.run.dir={tmp_path}/run", "device=cpu"],
-        capture_output=True,
-        text=True,
+    experiment = adaptive.load(
+        "textscale_detect",
+        "detector=onnx",
+        f"detector.path={model}",
+        f"input={tmp_path}/in",
+        f"output={tmp_path}/out",
+        "device=cpu",
     )
-    assert done.returncode == 1
-    assert "1 of 2 images could not be read and were left out: bad.png" in done.stderr
+    with pytest.raises(UserError, match="1 of 2 images could not be read and were left out: bad"):
+        experiment.run(tmp_path / "run")
     assert (tmp_path / "out/json/good.json").exists()
