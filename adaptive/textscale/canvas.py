@@ -43,7 +43,10 @@ class Chips:
 
 
 def padded(image_HW3: UInt8[ndarray, "H W 3"], stride: int) -> UInt8[ndarray, "h w 3"]:
-    """The image with sides up to the next multiples of ``stride``, its last pixels repeated."""
+    """The image with sides up to the next multiples of ``stride``, its last pixels repeated.
+
+    A frame of one colour would be an edge, and edges look like text.
+    """
     H, W = image_HW3.shape[:2]
     below, right = -H % stride, -W % stride
     if not below and not right:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from numpy import ndarray
 
+from adaptive.textscale.canvas import resized
 from adaptive.textscale.evaluate.icdar import Matches, Score, match, score
 from adaptive.textscale.network.detector import TextDetector
 from adaptive.textscale.network.net import TextNet
@@ -103,4 +104,4 @@ def shrunk(
     if ratio == 1:
         return image_HW3, 1.0
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    return cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA), ratio
+    return resized(image_HW3, *size), ratio
