@@ -80,6 +80,7 @@ class AdaptiveDetector:
         self.mapper = as_mapper(self.detector if shared else prior)
         self.config = (config or AdaptConfig()).for_prior(self.mapper)
         self.config.validate()
+        _check_stride(self.config.stride, (self.detector, self.mapper))
         limits = budget_of(budget)
         self.pixels, self.latency = (
             parse_quantity(limits[name], name, setting=f"budget.{name}")
@@ -98,13 +99,13 @@ class AdaptiveDetector:
         """Words of an RGB image, in its pixels."""
         return self.inspect([image_HW3]).detections[0]
 
-    def detect_many(self, images: Sequence[UInt8[ndarray, "H W 3"]]) -> list[Detections]:
+    def detect_many(self, images: Sequence[UInt8[ndarray, "_ _ 3"]]) -> list[Detections]:
         """Words of images that share canvases and a budget, which waste fewer pixels together."""
         return list(self.inspect(images).detections)
 
     def inspect(
         self,
-        images: Sequence[UInt8[ndarray, "H W 3"]],
+        images: Sequence[UInt8[ndarray, "_ _ 3"]],
         looks: Sequence[FirstLook] | None = None,
     ) -> AdaptiveResult:
         """Words of one or several images, with everything that led to them.
@@ -216,6 +217,17 @@ class AdaptiveDetector:
 
 def _curve(given: RecallCurve | str | os.PathLike[str] | None) -> RecallCurve | None:
     return RecallCurve.load(given) if isinstance(given, (str, os.PathLike)) else given
+
+
+def _check_stride(stride: int, detectors: Sequence[Any]) -> None:
+    """Refuses a stride that a detector would pad further, beyond the pixels that are counted."""
+    for detector in detectors:
+        multiple = getattr(detector, "multiple", 1)
+        if stride % multiple:
+            raise UserError(
+                f"adapt.stride={stride} must be a multiple of {multiple}, which the sides of "
+                f"{type(detector).__name__}'s inputs are padded to"
+            )
 
 
 def _check_image(image: Any) -> None:

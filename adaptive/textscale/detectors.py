@@ -19,7 +19,7 @@ class DetectorConfig:
     kind: str = "network"  # name in DETECTORS; of a prior also same: the detector itself
     # of the ONNX file, or of a network: file, directory of a textscale_train run, or zoo:NAME
     path: str = ""
-    threshold: float = 0.3  # probability above which a cell is text
+    threshold: float = 0.5  # probability above which a cell is text
     box_threshold: float = 0.5  # least mean probability in a word's core
     # onnx: growth of a core by area x this / perimeter; network: factor of the growth by its scale
     grow: float = 1.0
@@ -47,7 +47,10 @@ class DetectorConfig:
 DETECTORS: Registry[Callable[[DetectorConfig, str], Any]] = Registry("detector")
 """Name to what builds a detector, with maps and boxes, of its settings and a torch device."""
 
-CHOICES = {"network": DetectorConfig(), "onnx": DetectorConfig("onnx", grow=1.5)}
+CHOICES = {
+    "network": DetectorConfig(),
+    "onnx": DetectorConfig("onnx", threshold=0.3, grow=1.5),  # as PP-OCR has it
+}
 """What ``detector=NAME`` chooses."""
 
 PRIORS = {SAME: DetectorConfig(SAME), **CHOICES}

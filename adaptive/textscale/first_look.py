@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,9 +59,11 @@ def pass1_side(width: int, height: int, config: AdaptConfig, room: float) -> int
     full = max(width, height)
 
     def largest(side: int, pixels: float) -> int:
-        sides = range(min(side, full), 0, -1)
-        fits = (s for s in sides if copy_size(width, height, s, config.stride)[2] <= pixels)
-        return next(fits, 0)
+        # Larger copies have no fewer pixels, so the last side that fits is found by halving.
+        sides = range(1, min(side, full) + 1)
+        return bisect_right(
+            sides, pixels, key=lambda s: copy_size(width, height, s, config.stride)[2]
+        )
 
     most = config.max_pixels  # bounds the network's memory, whatever is asked for
     side = largest(config.pass1_side, min(room, most))

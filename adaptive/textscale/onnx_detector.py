@@ -52,6 +52,8 @@ class OnnxDetector:
 
     pass1_side = 736  # PP-OCR's own size; on smaller copies it overlooks most of a photograph
 
+    multiple = STRIDE
+
     def __init__(
         self,
         path: str | os.PathLike[str],

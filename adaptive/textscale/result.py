@@ -35,7 +35,7 @@ class AdaptiveResult:
     detections: tuple[Detections, ...]
     looks: tuple[FirstLook, ...]
     plan: Plan
-    canvases: tuple[UInt8[ndarray, "h w 3"], ...]
+    canvases: tuple[UInt8[ndarray, "_ _ 3"], ...]
     seconds: dict[str, float]
     warnings: tuple[str, ...]
 

@@ -13,6 +13,7 @@ from text_stand_ins import Oracle, Reader, random_scene, scene
 from adaptive.core.errors import UserError
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.evaluate.icdar import match, score
+from adaptive.textscale.first_look import copy_size, pass1_side
 from adaptive.textscale.latency import LatencyModel
 from adaptive.textscale.recall import RecallCurve
 from adaptive.textscale.settings import AdaptConfig
@@ -194,3 +195,26 @@ def test_results_are_plain_json():
     about = adaptive(words, 640).inspect([image_HW3]).to_json()
     assert json.loads(json.dumps(about)) == about
     assert about["megapixels"] == (about["pass1_pixels"] + about["pass2_pixels"]) / 1e6
+
+
+def test_a_stride_that_the_detector_pads_further_is_refused():
+    """Else more pixels would be spent than are counted."""
+    reader, (_, words) = Reader(), random_scene(0)
+    prior = Oracle(words, 640, reader)
+    prior.multiple = 32
+    with pytest.raises(UserError, match="adapt.stride=48 must be a multiple of 32"):
+        AdaptiveDetector(reader, prior, config=AdaptConfig(stride=48))
+    AdaptiveDetector(reader, prior, config=AdaptConfig(stride=64))
+
+
+@given(
+    width=st.integers(1, 3000),
+    height=st.integers(1, 3000),
+    room=st.integers(1024, 10**6),
+)
+@settings(max_examples=20)
+def test_the_first_look_is_the_largest_that_the_budget_allows(width, height, room):
+    side = pass1_side(width, height, AdaptConfig(pass1_side=5000, max_pixels=10**8), room)
+    assert side is not None and copy_size(width, height, side, 32)[2] <= room
+    full = max(width, height)
+    assert side == full or copy_size(width, height, side + 1, 32)[2] > room

@@ -84,19 +84,16 @@ def boxes(maps: TextMaps, **changes) -> Detections:
     return boxes_by_scale(maps, **(given | changes))
 
 
-@given(
-    height=st.floats(8, 60),
-    aspect=st.floats(2, 4),
-    angle=angles,
-    x=st.floats(126, 130),
-    y=st.floats(126, 130),
-)
-@settings(max_examples=25)
-def test_perfect_maps_give_the_words_back(height, aspect, angle, x, y):
-    """By more than a match needs, which is 0.5."""
-    quad_42 = rectangle(x, y, aspect * height, height, angle)
-    found = boxes(perfect(make_words(quad_42)))
-    assert overlap(found, quad_42) > (0.65 if height < 16 else 0.85)
+@given(height=st.floats(8, 60), aspect=st.floats(2, 4), angle=angles)
+@settings(max_examples=12)
+def test_perfect_maps_give_the_words_back(height, aspect, angle):
+    """On average over places by far; the smallest words, at the worst of them, as a match needs."""
+    overlaps = []
+    for x, y in 126 + np.arange(6)[:, None] * (0.7549, 0.5698) % 1 * 4:
+        quad_42 = rectangle(x, y, aspect * height, height, angle)
+        overlaps.append(overlap(boxes(perfect(make_words(quad_42))), quad_42))
+    assert np.mean(overlaps) > (0.7 if height < 16 else 0.88)
+    assert min(overlaps) > (0.5 if height < 16 else 0.8)
 
 
 def test_small_words_are_better_than_by_area_over_perimeter():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from PIL import Image
 from text_stand_ins import Oracle, Reader, scene
 
+import adaptive
 from adaptive.core.errors import UserError
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.data.images import UnreadableImage
@@ -62,6 +61,29 @@ def test_words_of_a_folder_are_written_and_bad_images_counted(tmp_path, capsys):
     assert index["found"]["a"] == {"image": "a.png", "width": 320, "height": 240, "words": 2}
 
 
+def test_images_of_one_name_keep_apart(tmp_path):
+    """As photographs of several cameras, each in its folder, and copies in other formats."""
+    image_HW3, words = scene(320, 240, BOXES)
+    for name in ("in/x/1.png", "in/y/1.png", "in/2.png", "in/2.bmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(image_HW3, Path(name).suffix[1:].upper()))
+    report = detect_folder(detector_of(words), tmp_path / "in", tmp_path / "out")
+    assert report.images == 4
+    made = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
+    for name in ("x/1", "y/1", "2.png", "2.bmp"):
+        folder, _, last = name.rpartition("/")
+        assert {f"json/{name}.json", f"overlays/{name}.jpg"} <= made
+        assert f"icdar/{folder}/res_{last}.txt".replace("//", "/") in made
+
+
+def test_an_output_that_is_a_file_is_told(tmp_path):
+    image_HW3, words = scene(320, 240, BOXES)
+    (tmp_path / "a.png").write_bytes(encoded(image_HW3))
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="out is a file: name a folder"):
+        detect_folder(detector_of(words), tmp_path, tmp_path / "out")
+
+
 def test_a_folder_without_images_is_told(tmp_path):
     _, words = scene(320, 240, BOXES)
     with pytest.raises(UserError, match="holds no images"):
@@ -104,21 +126,23 @@ def test_sides_of_forty_thousand_pixels_pass_in_bounded_memory():
 
 
 @pytest.mark.data
-def test_the_exit_code_tells_of_images_that_were_left_out(tmp_path, data_dir: Path):
+def test_a_run_tells_of_images_that_were_left_out(tmp_path, data_dir: Path):
+    """After all others are done; the command then ends with an exit code of 1."""
     image_HW3, _ = scene(320, 240, BOXES)
     (tmp_path / "in").mkdir()
     (tmp_path / "in/good.png").write_bytes(encoded(image_HW3))
     (tmp_path / "in/bad.png").write_bytes(b"")
     model = data_dir / "scene_text/models/ch_PP-OCRv3_det_infer.onnx"
-    done = subprocess.run(
-        [sys.executable, "-m", "adaptive.run", "+exp=textscale_detect", "detector=onnx"]
-        + [f"detector.path={model}", f"input={tmp_path}/in", f"output={tmp_path}/out"]
-        + [f"hydra.run.dir={tmp_path}/run", "device=cpu"],
-        capture_output=True,
-        text=True,
+    experiment = adaptive.load(
+        "textscale_detect",
+        "detector=onnx",
+        f"detector.path={model}",
+        f"input={tmp_path}/in",
+        f"output={tmp_path}/out",
+        "device=cpu",
     )
-    assert done.returncode == 1
-    assert "1 of 2 images could not be read and were left out: bad.png" in done.stderr
+    with pytest.raises(UserError, match="1 of 2 images could not be read and were left out: bad"):
+        experiment.run(tmp_path / "run")
     assert (tmp_path / "out/json/good.json").exists()
     page = (tmp_path / "run/artifacts/report/report.html").read_text()
     assert "bad.png is empty" in page and "<td>good.png</td>" in page

@@ -15,6 +15,7 @@ from adaptive.textscale.compare.methods import known_look
 from adaptive.textscale.data.files import IMAGES, TEXTS, by_sample, open_files
 from adaptive.textscale.detectors import CHOICES
 from adaptive.textscale.evaluate.icdar import match, score
+from adaptive.textscale.train.settings import DetectConfig
 
 EVAL = ("detector.path=net.onnx",)
 
@@ -25,6 +26,12 @@ def test_a_detector_is_chosen_by_name(name):
     assert config.detector.kind == name and config.prior.kind == "same"
     other = adaptive.load("textscale_eval", f"prior={name}", "prior.path=x", *EVAL).config
     assert other.prior.kind == name and other.prior.path == "x"
+
+
+def test_a_network_is_measured_as_its_training_measures_it():
+    one, other = adaptive.load("textscale_eval", *EVAL).config.detector, DetectConfig()
+    for name in ("threshold", "box_threshold", "grow"):
+        assert getattr(one, name) == getattr(other, name)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from adaptive.core.errors import UserError
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.baselines import BASELINES
@@ -121,7 +122,13 @@ def _mapper(config: TextEvalConfig, detector: Any, device: str) -> Any:
 def _curve(config: TextEvalConfig, context: StageContext) -> RecallCurve | str | None:
     """The curve that is set, else the one just fitted, where that is asked for."""
     if config.detector.recall is None and config.calibrate:
-        return str(context.input("single") / CURVE)
+        fitted = context.input("single") / CURVE
+        if not fitted.is_file():
+            raise UserError(
+                f"calibrate=true needs {LEAST_PAIRS} words that count, over all sides, to fit a "
+                "recall curve to: give it more photographs, or set detector.recall"
+            )
+        return str(fitted)
     return config.detector.recall
 
 

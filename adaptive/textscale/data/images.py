@@ -32,11 +32,22 @@ def decode_image(content: bytes, name: str) -> UInt8[ndarray, "H W 3"]:
 
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            # A transposed copy is made where the orientation asks for one.
-            image = ImageOps.exif_transpose(opened).convert("RGB")
+            # In place, and converted only where it must be: each copy takes as long as decoding.
+            ImageOps.exif_transpose(opened, in_place=True)
+            image = opened if opened.mode == "RGB" else opened.convert("RGB")
+            return np.asarray(image)
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"{name} is too large, cut it into parts: {error}") from None
     except (OSError, ValueError, SyntaxError) as error:
-        what = "is empty" if not content else f"cannot be decoded as an image ({error})"
-        raise UnreadableImage(f"{name} {what}: remove or replace it") from None
-    return np.asarray(image)
+        raise UnreadableImage(f"{name} {reason(content, error)}: remove or replace it") from None
+
+
+def reason(content: bytes, error: Exception) -> str:
+    """Why a file cannot be decoded, in words that follow its name."""
+    from PIL import UnidentifiedImageError
+
+    if not content:
+        return "is empty"
+    if isinstance(error, UnidentifiedImageError):  # its own words are of an object in memory
+        return "is no image"
+    return f"cannot be decoded as an image ({error})"

@@ -19,10 +19,11 @@ from adaptive.textscale.data.icdar import FORMATS, read_words
 from adaptive.textscale.data.images import UnreadableImage, decode_image
 from adaptive.textscale.words import Words
 
-Sample = tuple[str, UInt8[ndarray, "H W 3"], Words]
+Sample = tuple[str, UInt8[ndarray, "_ _ 3"], Words]
 
 
-class LabelledImages(Sequence[Sample]):
+# Sequences of Any: a checker of types would ask a sequence of samples for one, and so decode it.
+class LabelledImages(Sequence[Any]):
     """``(name, image_HW3, words)`` of each annotated photograph, decoded when it is asked for.
 
     Indexing raises :class:`~adaptive.textscale.data.images.UnreadableImage` for a photograph that

@@ -90,7 +90,7 @@ def set_lines(lines: Sequence[Sequence[str]], style: Style, leading: float, alig
         align: 0 for lines that begin below each other, 1 for lines that end so.
     """
     space = max(2, round(0.3 * style.size) + 2 * style.spacing)
-    placed: list[tuple[UInt8[ndarray, "h w"], float, int, str]] = []
+    placed: list[tuple[UInt8[ndarray, "_ _"], float, int, str]] = []
     rows: list[tuple[int, int, float]] = []  # first and last word of a line, and its width
     for number, line in enumerate(lines):
         pen, first = 0.0, len(placed)

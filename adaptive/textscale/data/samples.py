@@ -34,7 +34,7 @@ class Samples(Protocol):
     def __getitem__(self, index: int, /) -> Sample: ...
 
 
-class RenderedImages(Sequence[Sample]):
+class RenderedImages(Sequence[Any]):
     """Synthetic images, rendered when they are asked for; the same each time."""
 
     def __init__(self, count: int, seed: int = 0, config: RenderConfig | None = None):
@@ -61,7 +61,7 @@ class RenderedImages(Sequence[Sample]):
         return f"img_{index + 1}", *self.renderer(index, self.seed)
 
 
-class Mixed(Sequence[Sample]):
+class Mixed(Sequence[Any]):
     """Images drawn at random from several sets, each with its share.
 
     Which one is drawn depends on the seed and the index alone. Photographs that cannot be decoded

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from adaptive.core.errors import UserError
 from adaptive.core.run import atomic_write_json, say, track
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
-from adaptive.textscale.data.files import IMAGES, by_sample, open_files
+from adaptive.textscale.data.files import IMAGES, open_files
 from adaptive.textscale.data.images import UnreadableImage
 from adaptive.textscale.detect.overlay import overlay, save_picture
 from adaptive.textscale.detect.reading import read_bounded
@@ -58,7 +59,9 @@ def detect_folder(
 ) -> FolderReport:
     """Finds the words of every image.
 
-    Writes ``json/NAME.json``, ``icdar/res_NAME.txt``, ``overlays/NAME.jpg`` and ``index.json``.
+    Writes ``json/NAME.json``, ``icdar/res_NAME.txt``, ``overlays/NAME.jpg`` and ``index.json``;
+    images of folders below ``input`` go to folders of the same names. NAME has no suffix where that
+    is clear: of ``a.jpg`` and ``a.png`` it has.
     An image that cannot be read is named, left out and counted.
 
     Args:
@@ -70,15 +73,17 @@ def detect_folder(
         track: shows progress.
 
     Raises:
-        UserError: there are no images.
+        UserError: there are no images, or the output is a file.
     """
     files = open_files(input, "input")
-    names = by_sample(files, IMAGES)
+    names = _outputs(files.ending(IMAGES))
     if not names:
         raise UserError(f"input={input} holds no images ({', '.join(IMAGES)})")
     output = Path(output).expanduser()
+    if output.exists() and not output.is_dir():
+        raise UserError(f"output={output} is a file: name a folder")
     report = FolderReport()
-    for sample, file in track(names.items(), total=len(names), desc="detect", unit="image"):
+    for file, sample in track(names.items(), total=len(names), desc="detect", unit="image"):
         try:
             image_HW3, shrink = read_bounded(files.read(file), file, max_pixels)
         except UnreadableImage as problem:
@@ -91,12 +96,13 @@ def detect_folder(
         height, width = image_HW3.shape[:2]
         size = (width * shrink, height * shrink)
         atomic_write_json(output / "json" / f"{sample}.json", _record(file, size, full, result))
-        write_results(output / "icdar", {sample: full})
+        write_results((output / "icdar" / sample).parent, {sample.name: full})
         if overlays:
             zoomed = tuple((result.plan.choice_R > 1).tolist())
             picture_hw3 = overlay(image_HW3, found, result.regions[0], zoomed)
-            (output / "overlays").mkdir(parents=True, exist_ok=True)
-            save_picture(picture_hw3, str(output / "overlays" / f"{sample}.jpg"))
+            picture = output / "overlays" / f"{sample}.jpg"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            save_picture(picture_hw3, str(picture))
         width, height = size
         report.found[sample] = {
             "image": file,
@@ -112,6 +118,13 @@ def detect_folder(
             report.warnings[file] = list(result.warnings)
     atomic_write_json(output / "index.json", report)
     return report
+
+
+def _outputs(files: Sequence[str]) -> dict[str, PurePosixPath]:
+    """What each image's results are called, by its name."""
+    bare = {file: PurePosixPath(file).with_suffix("") for file in files}
+    often = Counter(bare.values())
+    return {file: name if often[name] == 1 else PurePosixPath(file) for file, name in bare.items()}
 
 
 def _record(

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageOps
 
-from adaptive.textscale.data.images import UnreadableImage
+from adaptive.textscale.data.images import UnreadableImage, reason
 
 _SHRINKS = (1, 2, 4, 8)  # what JPEG decodes to without making the whole image first
 
@@ -28,8 +28,6 @@ def read_bounded(content: bytes, name: str, max_pixels: int) -> tuple[UInt8[ndar
     Raises:
         UnreadableImage: it is damaged, empty, no image, or too large.
     """
-    if not content:
-        raise UnreadableImage(f"{name} is empty: remove or replace it")
     try:
         with _any_size(), Image.open(io.BytesIO(content)) as opened:
             width, height = opened.size
@@ -46,7 +44,7 @@ def read_bounded(content: bytes, name: str, max_pixels: int) -> tuple[UInt8[ndar
     except UnreadableImage:
         raise
     except (OSError, ValueError, SyntaxError) as error:
-        raise UnreadableImage(f"{name} cannot be decoded as an image ({error})") from None
+        raise UnreadableImage(f"{name} {reason(content, error)}: remove or replace it") from None
     if image_HW3.shape[0] * image_HW3.shape[1] > max_pixels:
         raise UnreadableImage(f"{name} is larger than max_pixels={max_pixels}: raise it")
     return image_HW3, shrink

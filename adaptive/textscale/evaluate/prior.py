@@ -58,7 +58,7 @@ def regions_of_words(words: Words, quad_R42: Float32[ndarray, "R 4 2"]) -> Int64
 
 
 def score_prior(
-    images: Iterable[tuple[Words, Float32[ndarray, "R 4 2"], Float32[ndarray, " R"]]],
+    images: Iterable[tuple[Words, Float32[ndarray, "_ 4 2"], Float32[ndarray, " _"]]],
 ) -> PriorScore:
     """Pass-1 recall and scale error over images.
 
@@ -78,7 +78,7 @@ def score_prior(
     return PriorScore(seen / words if words else 0.0, _median(errors), words)
 
 
-def scale_error(images: Iterable[tuple[Words, Float32[ndarray, " D"], Matches]]) -> float | None:
+def scale_error(images: Iterable[tuple[Words, Float32[ndarray, " _"], Matches]]) -> float | None:
     """Median of ``|ln(predicted scale / scale)|`` over the words that were detected.
 
     Args:

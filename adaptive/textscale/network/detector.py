@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
+from adaptive.textscale.canvas import padded
 from adaptive.textscale.cores import boxes_by_scale
 from adaptive.textscale.network.net import BORDER, MULTIPLE, SCALE, STRIDE, TEXT, TextNet
 from adaptive.textscale.words import Detections, TextMaps
@@ -37,6 +37,8 @@ class TextDetector:
         half: half precision; None: on a GPU.
         compile: compile the network, once for each size of image.
     """
+
+    multiple = MULTIPLE
 
     def __init__(
         self,
@@ -84,8 +86,8 @@ class TextDetector:
         groups: dict[tuple[int, int], list[int]] = {}
         for number, image_HW3 in enumerate(images):
             groups.setdefault(padded_size(*image_HW3.shape[:2]), []).append(number)
-        for size, numbers in groups.items():
-            image_BHW3 = np.stack([padded(images[n], *size) for n in numbers])
+        for numbers in groups.values():
+            image_BHW3 = np.stack([padded(images[n], MULTIPLE) for n in numbers])
             output_B3hw = self._forward(torch.from_numpy(image_BHW3)).cpu().numpy()
             for number, output_3hw in zip(numbers, output_B3hw, strict=True):
                 found[number] = _cropped(output_3hw, *images[number].shape[:2])
@@ -106,17 +108,6 @@ class TextDetector:
 def padded_size(height: int, width: int) -> tuple[int, int]:
     """The least sides that the network takes, in pixels."""
     return -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE
-
-
-def padded(image_HW3: UInt8[ndarray, "H W 3"], height: int, width: int) -> UInt8[ndarray, "_ _ 3"]:
-    """The image with more rows and columns at its end, which repeat the last ones.
-
-    A frame of one colour would be an edge, and edges look like text.
-    """
-    below, right = height - image_HW3.shape[0], width - image_HW3.shape[1]
-    if not below and not right:
-        return image_HW3
-    return cv2.copyMakeBorder(image_HW3, 0, below, 0, right, cv2.BORDER_REPLICATE)
 
 
 def _cropped(output_3hw: ndarray, height: int, width: int) -> TextMaps:

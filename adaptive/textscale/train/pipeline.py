@@ -23,7 +23,9 @@ def train_stages(config: TextTrainConfig) -> list[Stage]:
     found = {name: stages.open_images(config, name) for name in stages.used(config)}
     images = {name: each.identity() for name, each in found.items()}
     start = _identity(config.net.init)
-    plan = [Stage("data", partial(stages.describe_data, config), (), [images, config.data])]
+    # Not the number of workers: a training goes on with another.
+    made_of = [images, config.data.train, config.data.valid]
+    plan = [Stage("data", partial(stages.describe_data, config), (), made_of)]
     if config.train.mining:
         plan.append(Stage("mine", partial(stages.mine, config), ("data",), [start, config.detect]))
     needs = ("data", "mine") if config.train.mining else ("data",)

@@ -42,8 +42,6 @@ class DataConfig:
     train: dict[str, SourceConfig] = field(default_factory=dict)  # by names of your own
     valid: SourceConfig | None = None
     workers: int = 4  # processes that make samples; 0: the training's own
-    # decoded images that each of them keeps, which canvases of many images' chips are made of
-    kept: int = 128
 
     def validate(self) -> None:
         """Raises UserError where nothing can be trained."""
@@ -57,7 +55,6 @@ class DataConfig:
         if not any(source.share for source in self.train.values()):
             raise UserError("data.train: every share is 0: give one source a share above 0")
         not_negative("data", self, "workers")
-        positive("data", self, "kept")
 
 
 @dataclass

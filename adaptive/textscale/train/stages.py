@@ -73,9 +73,10 @@ def mine(config: TextTrainConfig, context: StageContext) -> None:
         images = open_images(config, name)
         tracked = context.track(images, len(images), f"detect {name}", "image")
         found = validate(detector, tracked, config.detect.long_side).found
+        # Words of photographs that cannot be read are not missed: they are never drawn.
         missed[name] = [
-            (each.care_N & ~found_N).astype(int).tolist()
-            for each, found_N in zip(images.words, found, strict=True)
+            (each.care_N & ~found.get(image, each.care_N)).astype(int).tolist()
+            for image, each in zip(images.names, images.words, strict=True)
         ]
         words += sum(int(each.care_N.sum()) for each in images.words)
         count += sum(map(sum, missed[name]))
@@ -118,7 +119,7 @@ def train(config: TextTrainConfig, context: StageContext) -> None:
     count = config.train.steps * config.train.batch
     trainer = Trainer(
         net,
-        Samples(sources, config.sample, config.seed, count, config.data.kept),
+        Samples(sources, config.sample, config.seed, count),
         config.train,
         context.dir,
         context.device,

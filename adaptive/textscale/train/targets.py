@@ -74,7 +74,11 @@ def targets(words: Words, height: int, width: int) -> Targets:
         for quad_42 in _pixels(offset(quad_N42, distance_N)):
             _fill(band_HW, quad_42, value)
     text_hw, border_hw = (_coverage(part) for part in ((core_HW > 0).astype(np.uint8), band_HW))
-    number_hw = _most(core_HW) * (text_hw >= 0.5)
+    number_hw = _most(core_HW)
+    # A thin core that straddles rows of cells may fill none by half: then its fullest ones count.
+    full_N1 = np.zeros(len(order_N) + 1, np.float32)
+    np.maximum.at(full_N1, number_hw, text_hw)
+    number_hw = number_hw * (text_hw >= np.minimum(0.5, full_N1[number_hw]))
     cells_N1 = np.bincount(number_hw.ravel(), minlength=len(order_N) + 1)
     share_N1 = np.zeros(len(order_N) + 1, np.float32)
     np.divide(1, cells_N1, out=share_N1, where=cells_N1 > 0)

@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from numpy import ndarray
 
+from adaptive.textscale.canvas import resized
 from adaptive.textscale.evaluate.icdar import Matches, Score, match, score
 from adaptive.textscale.network.detector import TextDetector
 from adaptive.textscale.network.net import TextNet
 from adaptive.textscale.train.settings import DetectConfig
 from adaptive.textscale.words import CANONICAL, Detections, TextMaps, Words, short_sides
 
-Images = Iterable[tuple[str, UInt8[ndarray, "H W 3"], Words]]
+Images = Iterable[tuple[str, UInt8[ndarray, "_ _ 3"], Words]]
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class Validation:
         score: precision, recall and F by the rules of ICDAR 2015.
         scale_error: median of ``|ln(s' / s)|`` over the words that care, s' from the median of the
             log-scale in the word's core; None without words.
-        found: for each image, which words were found.
+        found: which words were found, by the name of the image; one that cannot be read is missing.
     """
 
     score: Score
     scale_error: float | None
-    found: list[Bool[ndarray, " N"]]
+    found: dict[str, Bool[ndarray, " _"]]
 
 
 def make_detector(net: TextNet, config: DetectConfig, device: str) -> TextDetector:
@@ -57,21 +58,22 @@ def validate(detector: TextDetector, images: Images, long_side: int) -> Validati
         images: name, RGB image and words of each.
         long_side: in pixels; smaller images stay as they are.
     """
-    matches: list[Matches] = []
+    matches: dict[str, Matches] = {}
     errors: list[float] = []
-    for _, image_HW3, words in images:
+    for name, image_HW3, words in images:
         small_HW3, ratio = shrunk(image_HW3, long_side)
         maps = detector.maps(small_HW3)
         found = detector.boxes(maps)
-        matches.append(match(words, Detections(found.quad_N42 / np.float32(ratio), found.score_N)))
+        quad_N42 = found.quad_N42 / np.float32(ratio)
+        matches[name] = match(words, Detections(quad_N42, found.score_N))
         caring = replace(
             words,
             quad_N42=words.quad_N42[words.care_N] * np.float32(ratio),
         )
         errors += scale_errors(maps, caring.quad_N42)
-    found_words = [each.found_N for each in matches]
+    found_words = {name: each.found_N for name, each in matches.items()}
     middle = float(np.median(errors)) if errors else None
-    return Validation(score(matches), middle, found_words)
+    return Validation(score(matches.values()), middle, found_words)
 
 
 def scale_errors(maps: TextMaps, quad_N42: ndarray) -> list[float]:
@@ -102,4 +104,4 @@ def shrunk(
     if ratio == 1:
         return image_HW3, 1.0
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    return cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA), ratio
+    return resized(image_HW3, *size), ratio

@@ -83,10 +83,12 @@ def show(
     quad_N42 = apply(map_23, words.quad_N42)
     shrink = math.sqrt(abs(np.linalg.det(map_23[:, :2])))
     if shrink < SHRINK_FIRST:
+        image_HW3, corner_2 = _seen(image_HW3, map_23, side)
         height, width = (max(1, round(n * shrink)) for n in image_HW3.shape[:2])
         by_2 = np.array([image_HW3.shape[1] / width, image_HW3.shape[0] / height])
+        shift_2 = map_23[:, 2] + map_23[:, :2] @ corner_2
         image_HW3 = cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_AREA)
-        map_23 = np.column_stack([map_23[:, :2] * by_2, map_23[:, 2]])
+        map_23 = np.column_stack([map_23[:, :2] * by_2, shift_2])
     # Corners of pixels are at integers here, centres are in OpenCV.
     half_2 = np.full(2, 0.5)
     shift_2 = map_23[:, 2] + map_23[:, :2] @ half_2 - half_2
@@ -99,6 +101,18 @@ def show(
         borderValue=cv2.mean(image_HW3)[:3],
     )
     return view_HW3, within(replace(words, quad_N42=quad_N42), 0, 0, side, side)
+
+
+def _seen(image_HW3: ndarray, map_23: ndarray, side: int) -> tuple[ndarray, ndarray]:
+    """The part of the image that a view shows, a little more around it, and where it begins."""
+    inverse_22 = np.linalg.inv(map_23[:, :2])
+    view_42 = np.array([[0, 0], [side, 0], [side, side], [0, side]]) - map_23[:, 2]
+    seen_42 = view_42 @ inverse_22.T
+    around = 2 * np.abs(inverse_22).sum()  # pixels: a few of the view
+    most_2 = np.array(image_HW3.shape[1::-1])
+    low_2 = np.clip(np.floor(seen_42.min(0) - around), 0, most_2 - 1).astype(int)
+    high_2 = np.clip(np.ceil(seen_42.max(0) + around), low_2 + 1, most_2).astype(int)
+    return image_HW3[low_2[1] : high_2[1], low_2[0] : high_2[0]], low_2
 
 
 def apply(

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_text import make_net
 
+from adaptive.textscale.canvas import padded
 from adaptive.textscale.network import TextDetector, export_onnx
-from adaptive.textscale.network.detector import padded, padded_size
+from adaptive.textscale.network.detector import padded_size
 
 DETECTOR = TextDetector(make_net())
 
@@ -33,12 +34,12 @@ def test_maps_cover_the_image_and_no_more(height, width):
 def test_what_is_added_repeats_the_last_pixels():
     image_HW3 = noise(33, 40)
     assert padded_size(33, 40) == (64, 64)
-    wide_HW3 = padded(image_HW3, 64, 64)
+    wide_HW3 = padded(image_HW3, 32)
     assert np.array_equal(wide_HW3[:33, :40], image_HW3)
     assert (wide_HW3[33:, :40] == image_HW3[-1]).all() and (
         wide_HW3[:, 40:] == wide_HW3[:, 39:40]
     ).all()
-    assert padded(image_HW3, 33, 40) is image_HW3
+    assert padded(wide_HW3, 32) is wide_HW3
 
 
 def test_images_together_are_as_images_alone():

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_text import SIZE, Scenes
+from tiny_text import SIZE, Scenes, make_net
 
 import adaptive
 from adaptive.core.errors import UserError
 from adaptive.textscale.data.icdar import format_words
-from adaptive.textscale.network import SIZES, load_net
+from adaptive.textscale.network import SIZES, load_net, save_net
 from adaptive.textscale.train.stages import mined_weights
 
 SMALL = ["train.steps=4", "train.batch=2", "train.warmup=1", "train.validate_steps=2"]
@@ -63,9 +63,24 @@ def test_end_to_end(data, tmp_path, capsys):
     missed = tmp_path / "second" / "artifacts" / "mine" / "missed.json"
     assert [len(each) for each in json.loads(missed.read_text())["rendered"]] == [4] * 4
     capsys.readouterr()
-    again = tuned.run(tmp_path / "second")
+    # As many processes as there are cores elsewhere: samples are the same, and so is the network.
+    again = adaptive.load("textscale_finetune", *data, *SMALL, *start, "data.workers=2")
+    again = again.run(tmp_path / "second")
     assert again.summary == result.summary
-    assert capsys.readouterr().err.count("done before, kept") == 6
+    assert capsys.readouterr().err.count("done before, kept") == 5  # all but the report
+
+
+def test_words_of_photographs_that_cannot_be_read_are_not_mined(data, tmp_path):
+    (tmp_path / "train/s1.png").write_bytes(b"damaged")
+    save_net(make_net(), tmp_path / "net.safetensors")
+    start = [
+        f"net.init={tmp_path / 'net.safetensors'}",
+        "~data.train.photographs",
+        "data.valid=null",
+    ]
+    result = adaptive.load("textscale_finetune", *data, *SMALL, *start).run(tmp_path / "run")
+    missed = json.loads((tmp_path / "run/artifacts/mine/missed.json").read_text())["rendered"]
+    assert missed[1] == [0] * 4 and len(missed) == 4 and result.summary["train.steps"] == 4
 
 
 def test_mistakes_are_told(data, tmp_path):

@@ -20,18 +20,24 @@ angles = st.floats(0, 2 * math.pi)
 @given(width=st.floats(24, 150), height=st.floats(8, 60), angle=angles)
 @settings(max_examples=20)
 def test_the_core_covers_its_area_on_average_over_places(width, height, angle):
-    """One place may be off by half a pixel along each side."""
-    quad_42 = rectangle(120, 120, width, height, angle)
+    """One place may be off by half a pixel along each side, and so may places along one line."""
+    quad_42 = rectangle(100, 100, width, height, angle)
     areas = []
-    for shift in np.linspace(0, 4, 8, endpoint=False):
-        found = targets(make_words(quad_42 + (shift * 1.37, shift)), 256, 256)
+    for place_2 in np.arange(12)[:, None] * (0.7549, 0.5698) % 1 * 4:  # spread over a cell
+        found = targets(make_words(quad_42 + place_2), 208, 208)
         areas.append(found.text_hw.sum() * 16)
         assert found.care_hw.all() and found.share_hw.sum() == pytest.approx(1, abs=1e-4)
         z = math.log(min(width, height) / 32)
         np.testing.assert_allclose(found.log_scale_hw[found.share_hw > 0], z, atol=1e-3)
     inset = float(shrink_distances(quad_42[None], short_sides(quad_42[None]))[0])
     expected = (width - 2 * inset) * (height - 2 * inset)
-    assert np.mean(areas) == pytest.approx(expected, abs=0.12 * 2 * (width + height) + 4)
+    assert np.mean(areas) == pytest.approx(expected, abs=0.15 * 2 * (width + height) + 4)
+
+
+def test_a_core_that_fills_no_cell_by_half_is_still_learned():
+    """Across the corner of four cells."""
+    found = targets(make_words(rectangle(32, 32, 5, 4)), 64, 64)
+    assert found.text_hw.max() < 0.5 and found.share_hw.sum() == pytest.approx(1)
 
 
 @given(scale=st.sampled_from([2, 3, 4]), angle=angles)
