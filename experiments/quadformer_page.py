@@ -257,6 +257,18 @@ def goals(evidence: Evidence) -> str:
     return table(["goal", "points", "at least", ""], rows)
 
 
+def evaluation_noise(trainings: Mapping[str, Any], evidence: Evidence) -> str:
+    """How far off one evaluation is by the draw of its images, as words; none if not known."""
+    summaries = [entry["summary"] for entry in trainings["trainings"].values()]
+    count = next((s["images.valid"] for s in summaries if "images.valid" in s), None)
+    shares = [v / 100 for curve in evidence.seeds("main/quadtree").values() for v in curve.values()]
+    if count is None or not shares:
+        return ""
+    share = statistics.mean(shares)
+    error = 100 * math.sqrt(share * (1 - share) / count)
+    return f"; on {count:,} validation images one evaluation's standard error is {error:.1f} points"
+
+
 def page(trainings: Mapping[str, Any], evidence: Evidence) -> str:
     """The page as Markdown."""
     record = evidence.record
@@ -284,8 +296,8 @@ def page(trainings: Mapping[str, Any], evidence: Evidence) -> str:
         f"```sh\n{trainings['command']}\n{record['command']}\n```",
         "Each model is trained once, over all budgets, a number of tokens drawn at each step; all "
         "have the same epochs, augmentation and data. Numbers are means over seeds with their "
-        f"standard deviation; on the 2,000 validation images one evaluation's standard error is "
-        f"about 0.9 points. Shifted: images are shown through a window moved towards a corner, so "
+        f"standard deviation{evaluation_noise(trainings, evidence)}. Shifted: images are shown "
+        "through a window moved towards a corner, so "
         "that objects lie off the centre. Speeds are medians of rounds in turn, "
         f"{timed.get('mode', '-')}, batches of {timed.get('batch', '-')}; images that are resized "
         "were so before.",

@@ -242,7 +242,7 @@ def page(
     everything = dict(record["ways"])
     elsewhere = ""
     if gpu is not None:
-        everything |= gpu["ways"]
+        everything = gpu["ways"] | everything
         elsewhere = f" On a GPU: {measured_on(gpu)}, measured by `{gpu['command']}`."
     text = [
         "# What looking twice is worth",

@@ -115,8 +115,10 @@ class AdaptiveDetector:
             looks: what is known of each image already, in place of pass 1.
 
         Raises:
-            UserError: an image that is none, or a budget too small for any pass.
+            UserError: no images, an image that is none, or a budget too small for any pass.
         """
+        if not len(images):
+            raise UserError("there are no images: give at least one")
         for image in images:
             _check_image(image)
         looks = tuple(looks or (self._first_look(image) for image in images))

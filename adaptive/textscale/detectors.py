@@ -77,6 +77,7 @@ def _onnx(config: DetectorConfig, device: str) -> Any:
         unclip_ratio=config.grow,
         min_side=config.min_side,
         threads=config.threads,
+        device=device,
     )
 
 

@@ -45,6 +45,7 @@ class OnnxDetector:
             :func:`~adaptive.textscale.postprocess.boxes_of_map`.
         threads: of the CPU; 0 lets the runtime choose.
         backend: "onnxruntime" or "opencv"; "auto" takes the first that is installed.
+        device: "cpu", or a CUDA device, which an ONNX Runtime built for it uses.
 
     Raises:
         UserError: no such file, none that can be read, or one with other outputs.
@@ -64,6 +65,7 @@ class OnnxDetector:
         min_side: float = 3.0,
         threads: int = 0,
         backend: str = "auto",
+        device: str = "cpu",
     ):
         self.path = Path(path)
         self.settings: dict[str, Any] = {
@@ -81,7 +83,7 @@ class OnnxDetector:
             raise UserError(
                 f"detector backend {backend!r}: choose one of auto, {', '.join(_BACKENDS)}"
             )
-        self.run: Run = _BACKENDS[backend](self.path, threads)
+        self.run: Run = _BACKENDS[backend](self.path, threads, device)
         self._check()
 
     def __call__(self, image_HW3: UInt8[ndarray, "H W 3"]) -> Detections:
@@ -142,15 +144,19 @@ class OnnxDetector:
             )
 
 
-def _onnxruntime(path: Path, threads: int) -> Run:
+def _onnxruntime(path: Path, threads: int, device: str) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # its warnings are about its own optimisations
+    providers = ["CPUExecutionProvider"]
+    if device.startswith("cuda"):
+        providers = ["CUDAExecutionProvider", *providers]
+    there = set(onnxruntime.get_available_providers())
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=onnxruntime.get_available_providers()
+            str(path), options, providers=[name for name in providers if name in there]
         )
     except Exception as error:
         raise UserError(
@@ -164,7 +170,7 @@ def _onnxruntime(path: Path, threads: int) -> Run:
     return lambda image: [np.asarray(o) for o in session.run(None, {inputs[0].name: image})]
 
 
-def _opencv(path: Path, threads: int) -> Run:
+def _opencv(path: Path, threads: int, device: str) -> Run:
     try:
         network = cv2.dnn.readNetFromONNX(str(path))
     except cv2.error as error:
@@ -183,7 +189,7 @@ def _opencv(path: Path, threads: int) -> Run:
     return run
 
 
-_BACKENDS: dict[str, Callable[[Path, int], Run]] = {
+_BACKENDS: dict[str, Callable[[Path, int, str], Run]] = {
     "onnxruntime": _onnxruntime,
     "opencv": _opencv,
 }

@@ -1,7 +1,7 @@
 """TextScale's tasks over images as stages of files.
 
 textscale_detect: detect -> report -> readable
-textscale_eval:   single, others, second -> report
+textscale_eval:   single, others, second -> report -> readable
 """
 
 from __future__ import annotations
@@ -64,16 +64,18 @@ def eval_stages(config: TextEvalConfig) -> list[Stage]:
             [*both, config.budget, config.oracle, config.calibrate],
         ),
         Stage("report", partial(_report, config), ("single", "others", "second"), [config]),
+        Stage("readable", partial(comparison.refuse_unreadable, config), ("second",)),
     ]
 
 
 def _identity(detector: DetectorConfig) -> Any:
-    """What decides a detector's weights, as far as sizes and times of files tell."""
+    """What decides a detector's weights and its curve, as far as sizes and times of files tell."""
     path = Path(detector.path).expanduser()
     if detector.kind == "network" and (path.is_dir() or detector.path.startswith(zoo.PREFIX)):
         path = weights_file(detector.path)
-    about = path.stat() if path.is_file() else None
-    return None if about is None else [str(path), about.st_size, about.st_mtime_ns]
+    files = [path, *([] if detector.recall is None else [Path(detector.recall).expanduser()])]
+    found = [(file, file.stat()) for file in files if file.is_file()]
+    return [[str(file), about.st_size, about.st_mtime_ns] for file, about in found]
 
 
 def _report(config: TextEvalConfig, context: StageContext) -> None:

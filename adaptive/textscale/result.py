@@ -1,6 +1,6 @@
 """What an adaptive detection leaves behind, for people who want to know what it did.
 
-Shapes: I images, M canvases.
+Shapes: I images, M canvases, R regions.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import UInt8
+import numpy as np
+from jaxtyping import Bool, UInt8
 from numpy import ndarray
 
 from adaptive.core import Allocation
@@ -43,6 +44,13 @@ class AdaptiveResult:
     def regions(self) -> tuple[Regions, ...]:
         """Of each image."""
         return tuple(look.regions for look in self.looks)
+
+    @property
+    def again(self) -> list[Bool[ndarray, " _"]]:
+        """Whether each region of each image was looked at again, alone or with its image."""
+        ends = np.cumsum([len(regions) for regions in self.regions])[:-1]
+        parts = np.split(self.plan.choice_R > 1, ends)
+        return [part_R | (zoom > 0) for part_R, zoom in zip(parts, self.plan.zoom_I, strict=True)]
 
     @property
     def allocation(self) -> Allocation | None:

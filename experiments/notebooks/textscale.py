@@ -207,7 +207,7 @@ print(f"{result.pass1_pixels:,} + {result.pass2_pixels:,} pixels")
 print({part: f"{1e3 * seconds:.1f} ms" for part, seconds in result.seconds.items()})
 for warning in result.warnings:
     print(warning)
-again = tuple((result.plan.choice_R > 1).tolist())
+again = tuple(result.again[0].tolist())
 display(Image.fromarray(overlay(image_HW3, result.detections[0], result.regions[0], again)))
 
 # %% [markdown]

@@ -340,11 +340,11 @@ CHANGES = {
 }
 
 
-SLOW = {"evaluate.positions=0", "gkd.long.tokens=100"}  # as GKD's rate, with other text
+QUICK = {"baselines=[greedy]", "score.metric=cosine"}  # the others train or score anew
 
 
 @pytest.mark.parametrize(
-    "change", [pytest.param(c, marks=[pytest.mark.slow] if c in SLOW else []) for c in CHANGES]
+    "change", [pytest.param(c, marks=[] if c in QUICK else [pytest.mark.slow]) for c in CHANGES]
 )
 def test_a_change_runs_what_depends_on_it(parent_dir, folder, finished, copied, capsys, change):
     result = experiment(parent_dir, folder, change).run(copied)
@@ -357,6 +357,7 @@ def test_a_change_runs_what_depends_on_it(parent_dir, folder, finished, copied, 
         assert "baseline.random.loss" not in result.summary
 
 
+@pytest.mark.slow
 def test_a_distillation_that_harms_is_undone(parent_dir, folder, copied, capsys):
     change = ("gkd.learning_rate=0.3", "baselines=[]")
     result = experiment(parent_dir, folder, *change).run(copied)
@@ -375,6 +376,7 @@ def test_a_distillation_that_harms_is_undone(parent_dir, folder, copied, capsys)
     assert other.summary["child.kl.gkd"] > other.summary["child.kl.bld"]
 
 
+@pytest.mark.slow
 def test_the_users_table_of_times_may_go(parent_dir, folder, copied, tmp_path):
     """A run has its own copy of the times that it was made with."""
     other = f"cost.table={folder / 'table.csv'}"

@@ -36,6 +36,7 @@ def test_any_form_of_a_model(parent, parent_dir, kind):
     assert all(component.predicted > 0 for component in found.components)
 
 
+@pytest.mark.slow
 def test_a_loaded_models_own_weights_are_run(parent, monkeypatch):
     built = []
 

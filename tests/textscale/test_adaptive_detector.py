@@ -98,6 +98,19 @@ def test_a_region_near_the_canonical_scale_keeps_its_boxes():
     assert result.detections[0].score_N.tolist() == pytest.approx([0.8, 0.9])
 
 
+def test_what_was_looked_at_again_is_known_of_each_image(tmp_path):
+    (small_HW3, words), (blank_HW3, _) = scene(640, 480, [(100, 100, 40, 9)]), scene(640, 480, [])
+    reader = Reader()
+    detector = AdaptiveDetector(reader, Oracle(words, 640, reader))
+    result = detector.inspect([small_HW3])
+    assert [part_R.tolist() for part_R in result.again] == [[True]]
+    assert [len(part_R) for part_R in detector.inspect([blank_HW3, small_HW3]).again] == [
+        len(regions) for regions in detector.inspect([blank_HW3, small_HW3]).regions
+    ]
+    with pytest.raises(UserError, match="there are no images: give at least one"):
+        detector.detect_many([])
+
+
 def test_without_text_nothing_more_is_spent():
     image_HW3, words = scene(640, 480, [])
     result = adaptive(words, 640, budget={"pixels": 300_000}).inspect([image_HW3])
@@ -110,7 +123,7 @@ def test_a_page_full_of_text_is_looked_at_as_a_whole():
     image_HW3, words = scene(640, 480, boxes)
     detector = adaptive(words, 640, budget={"pixels": 300_000}, pass1_side=320, pass1_share=0.1)
     result = detector.inspect([image_HW3])
-    assert result.plan.zoom_I[0] > 0 and len(result.plan.chips) == 1
+    assert result.plan.zoom_I[0] > 0 and len(result.plan.chips) == 1 and result.again[0].all()
     assert result.pass1_pixels + result.pass2_pixels <= 300_000
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,21 @@ def test_an_output_that_is_a_file_is_told(tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(UserError, match="out is a file: name a folder"):
         detect_folder(detector_of(words), tmp_path, tmp_path / "out")
+
+
+def test_a_damaged_place_in_an_archive_is_an_image_left_out(tmp_path):
+    image_HW3, words = scene(320, 240, BOXES)
+    noise = np.random.default_rng(0).bytes(4000)
+    with zipfile.ZipFile(tmp_path / "in.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", encoded(image_HW3))
+        archive.writestr("b.png", b"text " * 2000 + noise)
+        place = archive.getinfo("b.png").header_offset
+    content = bytearray((tmp_path / "in.zip").read_bytes())
+    content[place + 60 : place + 90] = bytes(30)
+    (tmp_path / "in.zip").write_bytes(content)
+    report = detect_folder(detector_of(words), tmp_path / "in.zip", tmp_path / "out")
+    assert (report.images, report.words) == (1, 2)
+    assert "cannot be read" in report.skipped["b.png"]
 
 
 def test_a_folder_without_images_is_told(tmp_path):

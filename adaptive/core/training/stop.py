@@ -17,7 +17,8 @@ class Stop:
 
     The loop asks :meth:`asked` after each step, saves and leaves the block, and there the signal
     does what it did before: it raises ``KeyboardInterrupt``, or ends the process. A second signal
-    is not kept waiting. Outside the main thread, where Python takes no signals, nothing is changed.
+    is not kept waiting. One that the process ignores, as those behind ``nohup`` do, stays ignored.
+    Outside the main thread, where Python takes no signals, nothing is changed.
 
     Args:
         ranks: processes that stop together, after the same step.
@@ -35,7 +36,8 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._remember) for number in SIGNALS}
+            heard = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._remember) for number in heard}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
+from adaptive.core.errors import UserError
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.baselines import Baseline, Counted
 from adaptive.textscale.data.labelled import Sample
@@ -55,7 +56,13 @@ class Measured:
         return score(self.matches)
 
     def numbers(self) -> dict[str, Any]:
-        """F, precision, recall, mean megapixels and median milliseconds of an image."""
+        """F, precision, recall, mean megapixels and median milliseconds of an image.
+
+        Raises:
+            UserError: no image could be read.
+        """
+        if not self.words:
+            raise UserError("data.images: none of the photographs can be read")
         total = self.score
         return {
             "f": total.hmean,

@@ -23,6 +23,7 @@ from adaptive.textscale.evaluate.prior import score_prior
 from adaptive.textscale.recall import LEAST_PAIRS, RecallCurve
 
 CURVE = "recall_curve.json"
+UNREADABLE = "unreadable.json"
 
 
 def open_images(config: TextEvalConfig) -> LabelledImages:
@@ -86,6 +87,7 @@ def second_look(config: TextEvalConfig, context: StageContext) -> None:
         _mapper(config, detector, context.device),
         config.budget.limits(),
         recall=_curve(config, context),
+        pass1_recall=None if config.prior.kind == SAME else config.prior.recall,
         config=config.adapt,
     )
     measured = run_adaptive(images, adaptive, lambda s: _track(context, s, "adaptive"))
@@ -103,6 +105,22 @@ def second_look(config: TextEvalConfig, context: StageContext) -> None:
         table["oracle"] = ceiling
         context.summary({f"oracle.{name}": value for name, value in ceiling.items()})
     atomic_write_json(context.dir / "table.json", table)
+    atomic_write_json(context.dir / UNREADABLE, images.unreadable)
+
+
+def refuse_unreadable(config: TextEvalConfig, context: StageContext) -> None:
+    """Ends a run whose set held unreadable photographs as failed, after all others are measured.
+
+    Raises:
+        UserError: there were such photographs.
+    """
+    names = json.loads((context.input("second") / UNREADABLE).read_text(encoding="utf-8"))
+    if names:
+        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise UserError(
+            f"{len(names)} photographs of data.images={config.data.images} could not be read and "
+            f"were left out: {listed}; the numbers are of the others"
+        )
 
 
 def read_tables(context: StageContext, *stages: str) -> dict[str, dict[str, float]]:

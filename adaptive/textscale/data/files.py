@@ -6,6 +6,7 @@ import hashlib
 import os
 import tarfile
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -98,7 +99,7 @@ class ZipFiles(Files):
             self._opened = os.getpid(), zipfile.ZipFile(self.path)
         try:
             return self._opened[1].read(name)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
             raise UserError(f"{name} in {self.path} cannot be unpacked: {error}") from None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -6,12 +6,15 @@ Shapes: H x W pixels, 3 channels in the order red, green, blue.
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from adaptive.core.errors import UserError
+from adaptive.textscale.data.files import Files
 
 
 class UnreadableImage(UserError):
@@ -40,6 +43,18 @@ def decode_image(content: bytes, name: str) -> UInt8[ndarray, "H W 3"]:
         raise UnreadableImage(f"{name} is too large, cut it into parts: {error}") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise UnreadableImage(f"{name} {reason(content, error)}: remove or replace it") from None
+
+
+def read_image(files: Files, file: str) -> bytes:
+    """The content of an image's file.
+
+    Raises:
+        UnreadableImage: the file, or its place in an archive, is damaged.
+    """
+    try:
+        return files.read(file)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, UserError) as error:
+        raise UnreadableImage(f"{files.path}/{file} cannot be read ({error})") from None
 
 
 def reason(content: bytes, error: Exception) -> str:

@@ -16,7 +16,7 @@ from adaptive.core.errors import UserError
 from adaptive.core.run import say
 from adaptive.textscale.data.files import IMAGES, TEXTS, by_sample, open_files
 from adaptive.textscale.data.icdar import FORMATS, read_words
-from adaptive.textscale.data.images import UnreadableImage, decode_image
+from adaptive.textscale.data.images import UnreadableImage, decode_image, read_image
 from adaptive.textscale.words import Words
 
 Sample = tuple[str, UInt8[ndarray, "_ _ 3"], Words]
@@ -79,7 +79,7 @@ class LabelledImages(Sequence[Any]):
             return [self[i] for i in range(*index.indices(len(self)))]
         name = self.names[index]
         file = self._file[name]
-        image_HW3 = decode_image(self._images.read(file), f"{self._images.path}/{file}")
+        image_HW3 = decode_image(read_image(self._images, file), f"{self._images.path}/{file}")
         return name, image_HW3, self.words[index]
 
     def __iter__(self) -> Iterator[Sample]:

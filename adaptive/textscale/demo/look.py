@@ -75,17 +75,14 @@ def _pictures(
     image_HW3: UInt8[ndarray, "H W 3"], words: Words | None, result: AdaptiveResult
 ) -> list[tuple[str, ndarray]]:
     """What the report draws of an image."""
-    first, plan = result.looks[0], result.plan
+    first = result.looks[0]
     assert first.maps is not None  # a network was asked
-    again_R = plan.choice_R > 1
-    if plan.zoom_I[0]:
-        again_R = np.ones_like(again_R)  # the whole image was looked at again
     known_N42 = np.zeros((0, 4, 2), np.float32) if words is None else words.quad_N42[words.care_N]
     return [
         ("image_HW3", image_HW3),
         ("probability_hw", first.maps.probability_hw),
         ("padded_R4", first.regions.padded_R4),
-        ("again_R", again_R.astype(np.uint8)),
+        ("again_R", result.again[0].astype(np.uint8)),
         ("known_N42", known_N42),
         ("found_N42", result.detections[0].quad_N42),
         *((f"canvas{m}_hw3", canvas_hw3) for m, canvas_hw3 in enumerate(result.canvases)),

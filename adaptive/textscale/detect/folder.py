@@ -15,7 +15,7 @@ from adaptive.core.errors import UserError
 from adaptive.core.run import atomic_write_json, say, track
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.data.files import IMAGES, open_files
-from adaptive.textscale.data.images import UnreadableImage
+from adaptive.textscale.data.images import UnreadableImage, read_image
 from adaptive.textscale.detect.overlay import overlay, save_picture
 from adaptive.textscale.detect.reading import read_bounded
 from adaptive.textscale.evaluate.results import write_results
@@ -85,7 +85,7 @@ def detect_folder(
     report = FolderReport()
     for file, sample in track(names.items(), total=len(names), desc="detect", unit="image"):
         try:
-            image_HW3, shrink = read_bounded(files.read(file), file, max_pixels)
+            image_HW3, shrink = read_bounded(read_image(files, file), file, max_pixels)
         except UnreadableImage as problem:
             report.skipped[file] = str(problem)
             say(f"left out: {problem}")
@@ -98,8 +98,8 @@ def detect_folder(
         atomic_write_json(output / "json" / f"{sample}.json", _record(file, size, full, result))
         write_results((output / "icdar" / sample).parent, {sample.name: full})
         if overlays:
-            zoomed = tuple((result.plan.choice_R > 1).tolist())
-            picture_hw3 = overlay(image_HW3, found, result.regions[0], zoomed)
+            again = tuple(result.again[0].tolist())
+            picture_hw3 = overlay(image_HW3, found, result.regions[0], again)
             picture = output / "overlays" / f"{sample}.jpg"
             picture.parent.mkdir(parents=True, exist_ok=True)
             save_picture(picture_hw3, str(picture))

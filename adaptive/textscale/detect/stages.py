@@ -21,6 +21,7 @@ def detect(config: TextDetectConfig, context: StageContext) -> None:
         prior,
         config.budget.limits(),
         recall=config.detector.recall,
+        pass1_recall=None if own else config.prior.recall,
         config=config.adapt,
     )
     report = detect_folder(

@@ -152,8 +152,9 @@ class Samples(Sequence[Any]):
 
 
 def _shares(weight_K: ndarray) -> Float[ndarray, " K"]:
-    """Weights as shares of their sum."""
-    return weight_K / weight_K.sum()
+    """Weights as shares of their sum; equal ones where there is nothing to weigh."""
+    total = weight_K.sum()
+    return weight_K / total if total else np.full(len(weight_K), 1 / len(weight_K))
 
 
 def batches(samples: Samples, batch: int, workers: int, first: int, *, pin: bool = False) -> Any:

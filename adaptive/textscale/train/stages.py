@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +172,8 @@ def evaluate(config: TextTrainConfig, context: StageContext) -> None:
         }
     )
     drawn = {}
-    for number in range(min(config.detect.pictures, len(images))):
-        small_HW3, _ = shrunk(images[number][1], config.detect.long_side)
+    for number, (_, image_HW3, _) in enumerate(islice(images, config.detect.pictures)):
+        small_HW3, _ = shrunk(image_HW3, config.detect.long_side)
         maps = detector.maps(small_HW3)
         drawn[f"{number}.image_HW3"] = small_HW3
         drawn[f"{number}.probability_hw"] = maps.probability_hw

@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from adaptive.core.errors import UserError
-from adaptive.core.training import load_checkpoint, save_checkpoint, warmup_cosine
+from adaptive.core.training import Stop, load_checkpoint, save_checkpoint, warmup_cosine
 from adaptive.textscale.network.net import TextNet
 from adaptive.textscale.train.losses import losses
 from adaptive.textscale.train.samples import Samples, batches
@@ -81,29 +81,35 @@ class Trainer:
         return found
 
     def run(self) -> None:
-        """Trains to the end, from the checkpoint where there is one."""
+        """Trains to the end, from the checkpoint where there is one.
+
+        A signal to stop is taken between two steps, and nothing is lost.
+        """
         path, config = self.work / CHECKPOINT, self.config
         if path.is_file():
             self.step, self.seconds = load_checkpoint(path, self.models, self.optimizer)
         self.net.train()
-        started = saved = reported = time.monotonic() - self.seconds
-        reported_step, first = self.step, self.step
+        begun = saved = reported = time.monotonic()
+        before, first, reported_step = self.seconds, self.step, self.step
         loader = batches(self.samples, config.batch, self.workers, first, pin=self.on_gpu)
-        for step, (image_B3HW, target_B5hw) in enumerate(loader, first):
-            found = self.update(step, image_B3HW, target_B5hw)
-            self.step = step + 1
-            now = time.monotonic()
-            self.seconds = now - started
-            if step == 0 or self.step == config.steps or now - reported > REPORT_SECONDS:
-                pace = (now - max(reported, started)) / max(1, self.step - reported_step)
-                self._report(found, pace)
-                reported, reported_step = time.monotonic(), self.step
-            if self.step % config.validate_steps == 0 or self.step == config.steps:
-                self.on_validate(self)
-                self.net.train()
-            if now - saved >= config.checkpoint_seconds:
-                save_checkpoint(path, self.step, self.models, self.optimizer, self.seconds)
-                saved = time.monotonic()
+        with Stop() as stop:
+            for step, (image_B3HW, target_B5hw) in enumerate(loader, first):
+                found = self.update(step, image_B3HW, target_B5hw)
+                self.step = step + 1
+                now = time.monotonic()
+                self.seconds = before + now - begun
+                if step == 0 or self.step == config.steps or now - reported > REPORT_SECONDS:
+                    self._report(found, (now - reported) / (self.step - reported_step))
+                    reported, reported_step = time.monotonic(), self.step
+                if self.step % config.validate_steps == 0 or self.step == config.steps:
+                    self.on_validate(self)
+                    self.net.train()
+                stopped = stop.asked()
+                if stopped or now - saved >= config.checkpoint_seconds:
+                    save_checkpoint(path, self.step, self.models, self.optimizer, self.seconds)
+                    saved = time.monotonic()
+                if stopped:
+                    break
 
     def update(
         self,

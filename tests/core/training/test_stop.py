@@ -9,16 +9,19 @@ import pytest
 
 from adaptive.core.training import Stop
 
+BOTH = [signal.SIGINT, signal.SIGTERM]
+
 
 @pytest.fixture(autouse=True)
 def as_on_the_command_line():
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in BOTH}
     yield
-    assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
-    signal.signal(signal.SIGTERM, before)
+    assert all(signal.getsignal(number) is signal.default_int_handler for number in BOTH)
+    for number, handler in before.items():  # of a job in the background SIGINT is ignored
+        signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", BOTH)
 def test_a_signal_is_kept_until_the_end(number):
     done = []
     with pytest.raises(KeyboardInterrupt), Stop() as stop:
@@ -35,6 +38,17 @@ def test_a_second_one_is_not():
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         pytest.fail("it was kept waiting")
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_what_was_ignored_stays_ignored(number):
+    signal.signal(number, signal.SIG_IGN)
+    try:
+        with Stop() as stop:
+            signal.raise_signal(number)
+            assert not stop.asked()
+    finally:
+        signal.signal(number, signal.default_int_handler)
 
 
 def test_an_error_is_told_first():

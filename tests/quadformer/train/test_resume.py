@@ -88,7 +88,7 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_loses_nothing(tmp_path, number):
     """In the middle of a step, long before it is time to save."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line does
+    before = signal.signal(number, signal.default_int_handler)  # as the command line does
     try:
         whole = make_trainer(tmp_path / "whole")
         whole.run()
@@ -108,9 +108,9 @@ def test_a_signal_loses_nothing(tmp_path, number):
         calls = asked_of(resumed.model)
         resumed.run()
         assert len(calls) == 4 and torch.equal(weights_of(resumed), weights_of(whole))
-        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+        assert signal.getsignal(number) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 def test_pace_and_savings_begin_anew_after_a_resume(tmp_path, monkeypatch):

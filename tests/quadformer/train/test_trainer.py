@@ -159,7 +159,7 @@ def captured(monkeypatch, compiling):
 
 
 @pytest.mark.parametrize(
-    "kind", [k if k == "entropy" else pytest.param(k, marks=pytest.mark.slow) for k in KINDS]
+    "kind", [k if k == "uniform" else pytest.param(k, marks=pytest.mark.slow) for k in KINDS]
 )
 def test_compiled_steps_are_eager_ones(tmp_path, captured, kind):
     """One program for each budget, whatever the images."""

@@ -116,6 +116,7 @@ def test_batches_begin_where_they_are_told():
 # --- training ---
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path):
     """Words of stripes in light boxes: the loss halves, and most words of new scenes are found."""
     records, scores = [], []
