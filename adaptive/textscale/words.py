@@ -65,7 +65,8 @@ class TextMaps:
         probability_hw: that the cell lies in the core (shrunk quad) of a word, 0 to 1.
         log_scale_hw: ``ln(s / 32)``, where s is the short side of the word's smallest rectangle in
             pixels of the network's input; it means something where there is text.
-        border_hw: that the cell lies near the outline of a word, 0 to 1.
+        border_hw: that the cell lies near the outline of a word, 0 to 1. It teaches the network to
+            tell neighbours apart; boxes are made without it.
         stride: pixels of the network's input for each cell.
     """
 

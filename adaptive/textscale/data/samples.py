@@ -1,4 +1,4 @@
-"""Sets of annotated images: rendered ones, mixtures, and reading them with several processes.
+"""Sets of annotated images: rendered ones, and reading them with several processes.
 
 A set is a sequence of ``(name, image_HW3, words)``; a set can be pickled, so torch's ``DataLoader``
 takes it too. Shapes: H x W pixels.
@@ -13,11 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
-from adaptive.core.errors import UserError
 from adaptive.textscale.data.config import RenderConfig
-from adaptive.textscale.data.images import UnreadableImage
 from adaptive.textscale.data.labelled import Sample
 from adaptive.textscale.data.render import Renderer
 
@@ -59,48 +55,6 @@ class RenderedImages(Sequence[Any]):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
         return f"img_{index + 1}", *self.renderer(index, self.seed)
-
-
-class Mixed(Sequence[Any]):
-    """Images drawn at random from several sets, each with its share.
-
-    Which one is drawn depends on the seed and the index alone. Photographs that cannot be decoded
-    are passed over.
-    """
-
-    def __init__(self, parts: Sequence[tuple[Samples, float]], count: int, seed: int = 0):
-        """Mixes sets.
-
-        Args:
-            parts: sets and their shares, which need not add up to 1.
-            count: how many images are drawn.
-            seed: of the draws.
-
-        Raises:
-            UserError: shares that are none, or a set without images.
-        """
-        shares = [share for _, share in parts]
-        if min(shares, default=0) < 0 or not sum(shares) > 0:
-            raise UserError(f"shares={shares} must not be negative, and one must be above 0")
-        self.parts = [(part, share / sum(shares)) for part, share in parts if share]
-        if not all(len(part) for part, _ in self.parts):
-            raise UserError("a set of images that should be mixed in is empty: set its share to 0")
-        self._length, self.seed = count, seed
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        rng = np.random.default_rng([self.seed, range(len(self))[index]])
-        for _ in range(100):
-            part, _ = self.parts[rng.choice(len(self.parts), p=[share for _, share in self.parts])]
-            try:
-                return part[int(rng.integers(len(part)))]
-            except UnreadableImage:
-                continue
-        raise UserError("100 photographs in a row cannot be decoded: look at the set of images")
 
 
 def stream(

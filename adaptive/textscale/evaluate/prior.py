@@ -3,8 +3,7 @@
 A word is seen when at least half of its area lies in one region. Several words may share a region:
 unlike a detection, a region need not tell words apart, it has to send pixels to them.
 
-Shapes: N words, R regions, D detections, M words that were found, 4
-corners, 2 coordinates in pixels of the image.
+Shapes: N words, R regions, M words that were seen, 4 corners, 2 coordinates in pixels of the image.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import shapely
 from jaxtyping import Float32, Int64
 from numpy import ndarray
 
-from adaptive.textscale.evaluate.icdar import Matches, areas, neighbours, polygons
+from adaptive.textscale.evaluate.icdar import areas, neighbours, polygons
 from adaptive.textscale.words import Words, short_sides
 
 SEEN_SHARE = 0.5
@@ -76,23 +75,6 @@ def score_prior(
         seen += len(word_M)
         errors += _log_ratios(annotated, word_M, scale_R[region_N[word_M]])
     return PriorScore(seen / words if words else 0.0, _median(errors), words)
-
-
-def scale_error(images: Iterable[tuple[Words, Float32[ndarray, " _"], Matches]]) -> float | None:
-    """Median of ``|ln(predicted scale / scale)|`` over the words that were detected.
-
-    Args:
-        images: annotations, the scale in pixels predicted for each detection, and the matches, of
-            each image.
-
-    Returns:
-        The error; None where no word was detected.
-    """
-    errors: list[float] = []
-    for annotated, scale_D, matches in images:
-        word_M, detection_M = matches.pair_M2.T
-        errors += _log_ratios(annotated, word_M, scale_D[detection_M])
-    return _median(errors)
 
 
 def _log_ratios(words: Words, word_M: ndarray, scale_M: ndarray) -> list[float]:

@@ -10,57 +10,10 @@ import pytest
 import adaptive
 from adaptive.core.errors import UserError
 from adaptive.textscale.data.config import RenderConfig
-from adaptive.textscale.data.images import UnreadableImage
 from adaptive.textscale.data.labelled import LabelledImages
-from adaptive.textscale.data.samples import Mixed, RenderedImages, stream
-from adaptive.textscale.words import Words
+from adaptive.textscale.data.samples import RenderedImages, stream
 
 TINY = RenderConfig(height=96, width=128, max_scale=30, blocks=3)
-
-
-NO_WORDS = Words(np.zeros((0, 4, 2), np.float32), np.zeros(0, bool), ())
-
-
-class Named:
-    """A set whose samples are told by their names; those without a name cannot be decoded."""
-
-    def __init__(self, *names: str):
-        self.names = names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int):
-        if not self.names[index]:
-            raise UnreadableImage("damaged")
-        return self.names[index], np.zeros((2, 2, 3), np.uint8), NO_WORDS
-
-
-def names(mixed) -> list[str]:
-    return [name for name, _, _ in mixed]
-
-
-def test_a_set_is_drawn_by_its_shares_and_the_seed():
-    parts = [(Named("a"), 3.0), (Named("b", "b"), 1.0), (Named(), 0.0)]
-    mixed = Mixed(parts, 400, seed=5)
-    drawn = names(mixed)
-    assert drawn.count("a") + drawn.count("b") == 400 and 270 < drawn.count("a") < 330
-    assert drawn == names(mixed[:]) == names(mixed[i] for i in reversed(range(400)))[::-1]
-    assert names(Mixed(parts, 400, seed=6)) != drawn
-
-
-def test_unreadable_photographs_are_passed_over():
-    assert names(Mixed([(Named("", "good"), 1.0)], 20)) == ["good"] * 20
-    with pytest.raises(UserError, match="100 photographs in a row"):
-        Mixed([(Named(""), 1.0)], 1)[0]
-
-
-@pytest.mark.parametrize("shares", [(0.0, 0.0), (1.0, -1.0)])
-def test_shares_that_are_none(shares):
-    with pytest.raises(UserError, match="must not be negative, and one"):
-        Mixed([(Named("a"), share) for share in shares], 1)
-    with pytest.raises(UserError, match="is empty: set its share to 0"):
-        Mixed([(Named(), 1.0)], 1)
 
 
 def same(one, other) -> bool:
@@ -139,18 +92,3 @@ def test_configurations_import_nothing_heavy(module):
     code = f"import sys, {name}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
-
-
-@pytest.mark.data
-def test_rendered_and_real_images_mix(data_dir):
-    home = data_dir / "scene_text" / "icdar15" / "val.tar"
-    config = RenderConfig(
-        height=96,
-        width=128,
-        shares={"photograph": 1.0},
-        photographs=str(home),
-        photographs_gt=str(home),
-    )
-    mixed = Mixed([(LabelledImages(home), 1.0), (RenderedImages(1000, 0, config), 1.0)], 8)
-    sizes = [image_HW3.shape for _, image_HW3, _ in mixed[:]]
-    assert set(sizes) == {(640, 960, 3), (96, 128, 3)}

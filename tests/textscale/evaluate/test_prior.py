@@ -5,14 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from adaptive.textscale.evaluate.icdar import match
 from adaptive.textscale.evaluate.prior import (
     PriorScore,
     regions_of_words,
-    scale_error,
     score_prior,
 )
-from adaptive.textscale.words import Detections, Words
+from adaptive.textscale.words import Words
 
 
 def box(x0, y0, x1, y1):
@@ -47,13 +45,3 @@ def test_nothing_seen_has_no_scale_error():
     none = (WORDS, np.zeros((0, 4, 2), np.float32), np.zeros(0, np.float32))
     assert score_prior([none]) == PriorScore(0.0, None, 2)
     assert score_prior([]) == PriorScore(0.0, None, 0)
-
-
-def test_the_error_of_detections_is_that_of_the_words_they_match():
-    found = Detections(WORDS.quad_N42[[1, 0]], np.ones(2, np.float32))
-    matches = match(WORDS, found)
-    scale_D = np.array([10 * math.e, 10 / math.e], np.float32)
-    assert scale_error([(WORDS, scale_D, matches)]) == pytest.approx(1.0)
-    exact = [(WORDS, np.array([10, 10], np.float32), matches)] * 2
-    assert scale_error([(WORDS, scale_D, matches), *exact]) == pytest.approx(0.0, abs=1e-6)
-    assert scale_error([(WORDS, scale_D[:0], match(WORDS, Detections.none()))]) is None
