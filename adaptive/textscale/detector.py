@@ -47,7 +47,7 @@ def as_detector(given: Any, setting: str = "detector") -> Detector:
     if isinstance(given, (str, os.PathLike)):
         from adaptive.textscale.onnx_detector import OnnxDetector
 
-        return OnnxDetector(given)
+        return OnnxDetector(given, setting=setting)
     if isinstance(given, Mapper):
         return given if callable(given) else _Boxes(given)
     if callable(given):
@@ -67,7 +67,7 @@ def as_mapper(given: Any, setting: str = "prior") -> Mapper:
     if isinstance(given, (str, os.PathLike)):
         from adaptive.textscale.onnx_detector import OnnxDetector
 
-        return OnnxDetector(given)
+        return OnnxDetector(given, setting=setting)
     if isinstance(given, Mapper):
         return given
     raise UserError(

@@ -44,8 +44,9 @@ class DetectorConfig:
                 )
 
 
-DETECTORS: Registry[Callable[[DetectorConfig, str], Any]] = Registry("detector")
-"""Name to what builds a detector, with maps and boxes, of its settings and a torch device."""
+DETECTORS: Registry[Callable[[DetectorConfig, str, str], Any]] = Registry("detector")
+"""Name to what builds a detector, with maps and boxes, of its settings, a torch device and the
+setting that names its file."""
 
 CHOICES = {
     "network": DetectorConfig(),
@@ -57,17 +58,22 @@ PRIORS = {SAME: DetectorConfig(SAME), **CHOICES}
 """What ``prior=NAME`` chooses."""
 
 
-def build_detector(config: DetectorConfig, device: str) -> Any:
+def build_detector(config: DetectorConfig, device: str, setting: str = "detector.path") -> Any:
     """The detector that settings describe.
+
+    Args:
+        config: the settings.
+        device: of torch.
+        setting: what names its file, for messages.
 
     Raises:
         UserError: there is no such file, or it holds something else.
     """
-    return DETECTORS[config.kind](config, device)
+    return DETECTORS[config.kind](config, device, setting)
 
 
 @DETECTORS.register("onnx")
-def _onnx(config: DetectorConfig, device: str) -> Any:
+def _onnx(config: DetectorConfig, device: str, setting: str) -> Any:
     from adaptive.textscale.onnx_detector import OnnxDetector
 
     return OnnxDetector(
@@ -78,11 +84,12 @@ def _onnx(config: DetectorConfig, device: str) -> Any:
         min_side=config.min_side,
         threads=config.threads,
         device=device,
+        setting=setting,
     )
 
 
 @DETECTORS.register("network")
-def _network(config: DetectorConfig, device: str) -> Any:
+def _network(config: DetectorConfig, device: str, setting: str) -> Any:
     import torch
 
     from adaptive.textscale.network import TextDetector, load_net
@@ -90,7 +97,7 @@ def _network(config: DetectorConfig, device: str) -> Any:
     if config.threads and device == "cpu":
         torch.set_num_threads(config.threads)
     return TextDetector(
-        load_net(config.path),
+        load_net(config.path, setting),
         threshold=config.threshold,
         box_threshold=config.box_threshold,
         grow=config.grow,

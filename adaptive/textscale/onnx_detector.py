@@ -46,6 +46,7 @@ class OnnxDetector:
         threads: of the CPU; 0 lets the runtime choose.
         backend: "onnxruntime" or "opencv"; "auto" takes the first that is installed.
         device: "cpu", or a CUDA device, which an ONNX Runtime built for it uses.
+        setting: what names the file, for messages.
 
     Raises:
         UserError: no such file, none that can be read, or one with other outputs.
@@ -66,8 +67,9 @@ class OnnxDetector:
         threads: int = 0,
         backend: str = "auto",
         device: str = "cpu",
+        setting: str = "detector.path",
     ):
-        self.path = Path(path)
+        self.path, self.named = Path(path), f"{setting}={path}"
         self.settings: dict[str, Any] = {
             "threshold": threshold,
             "box_threshold": box_threshold,
@@ -75,7 +77,7 @@ class OnnxDetector:
             "min_side": min_side,
         }
         if not self.path.is_file():
-            raise UserError(f"detector.path={path} is not a file: give the path of an ONNX file")
+            raise UserError(f"{self.named} is not a file: give the path of an ONNX file")
         if backend == "auto":
             installed = importlib.util.find_spec("onnxruntime") is not None
             backend = "onnxruntime" if installed else "opencv"
@@ -83,7 +85,7 @@ class OnnxDetector:
             raise UserError(
                 f"detector backend {backend!r}: choose one of auto, {', '.join(_BACKENDS)}"
             )
-        self.run: Run = _BACKENDS[backend](self.path, threads, device)
+        self.run: Run = _BACKENDS[backend](self.path, self.named, threads, device)
         self._check()
 
     def __call__(self, image_HW3: UInt8[ndarray, "H W 3"]) -> Detections:
@@ -132,19 +134,19 @@ class OnnxDetector:
             outputs = self.run(np.zeros((1, 3, 2 * STRIDE, 2 * STRIDE), np.float32))
         except Exception as error:  # each runtime has errors of its own
             raise UserError(
-                f"detector.path={self.path} does not take an image of [1, 3, 64, 64]: give a text "
+                f"{self.named} does not take an image of [1, 3, 64, 64]: give a text "
                 f"detector with free height and width ({_first_line(error)})"
             ) from None
         shapes = [list(output.shape) for output in outputs]
         if shapes != [[1, 1, 2 * STRIDE, 2 * STRIDE]]:
             raise UserError(
-                f"detector.path={self.path} gives {', '.join(map(str, shapes))} for an image of "
+                f"{self.named} gives {', '.join(map(str, shapes))} for an image of "
                 "64 x 64: expected is one probability map [1, 1, 64, 64], as PP-OCR's detectors "
                 "have"
             )
 
 
-def _onnxruntime(path: Path, threads: int, device: str) -> Run:
+def _onnxruntime(path: Path, named: str, threads: int, device: str) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -160,22 +162,20 @@ def _onnxruntime(path: Path, threads: int, device: str) -> Run:
         )
     except Exception as error:
         raise UserError(
-            f"detector.path={path} is not an ONNX network that can be run ({_first_line(error)})"
+            f"{named} is not an ONNX network that can be run ({_first_line(error)})"
         ) from None
     inputs = session.get_inputs()
     if len(inputs) != 1:
-        raise UserError(
-            f"detector.path={path} has {len(inputs)} inputs: expected is one, the image"
-        )
+        raise UserError(f"{named} has {len(inputs)} inputs: expected is one, the image")
     return lambda image: [np.asarray(o) for o in session.run(None, {inputs[0].name: image})]
 
 
-def _opencv(path: Path, threads: int, device: str) -> Run:
+def _opencv(path: Path, named: str, threads: int, device: str) -> Run:
     try:
         network = cv2.dnn.readNetFromONNX(str(path))
     except cv2.error as error:
         raise UserError(
-            f"detector.path={path} is not an ONNX network that OpenCV can run "
+            f"{named} is not an ONNX network that OpenCV can run "
             f"({_first_line(error)}): install the extra onnx"
         ) from None
     names = network.getUnconnectedOutLayersNames()
@@ -189,7 +189,7 @@ def _opencv(path: Path, threads: int, device: str) -> Run:
     return run
 
 
-_BACKENDS: dict[str, Callable[[Path, int, str], Run]] = {
+_BACKENDS: dict[str, Callable[[Path, str, int, str], Run]] = {
     "onnxruntime": _onnxruntime,
     "opencv": _opencv,
 }

@@ -29,7 +29,7 @@ def detect_stages(config: TextDetectConfig) -> list[Stage]:
         UserError: images that are not there.
     """
     made_of = [open_files(config.input, "input").identity(), config]
-    made_of += [_identity(config.detector), _identity(config.prior)]
+    made_of += [_identity(config.detector), _identity(config.prior, "prior.path")]
     return [
         Stage("detect", partial(detection.detect, config), (), made_of),
         Stage("report", partial(report_folder, config), ("detect",), [config]),
@@ -47,7 +47,7 @@ def eval_stages(config: TextEvalConfig) -> list[Stage]:
         BASELINES[name]
     images = comparison.open_images(config).identity()
     detector = [images, config.detector, _identity(config.detector)]
-    both = [*detector, config.prior, _identity(config.prior), config.adapt]
+    both = [*detector, config.prior, _identity(config.prior, "prior.path"), config.adapt]
     stride = config.adapt.stride
     return [
         Stage(
@@ -68,11 +68,11 @@ def eval_stages(config: TextEvalConfig) -> list[Stage]:
     ]
 
 
-def _identity(detector: DetectorConfig) -> Any:
+def _identity(detector: DetectorConfig, setting: str = "detector.path") -> Any:
     """What decides a detector's weights and its curve, as far as sizes and times of files tell."""
     path = Path(detector.path).expanduser()
     if detector.kind == "network" and (path.is_dir() or detector.path.startswith(zoo.PREFIX)):
-        path = weights_file(detector.path)
+        path = weights_file(detector.path, setting)
     files = [path, *([] if detector.recall is None else [Path(detector.recall).expanduser()])]
     found = [(file, file.stat()) for file in files if file.is_file()]
     return [[str(file), about.st_size, about.st_mtime_ns] for file, about in found]

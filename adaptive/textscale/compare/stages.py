@@ -133,7 +133,9 @@ def read_tables(context: StageContext, *stages: str) -> dict[str, dict[str, floa
 
 def _mapper(config: TextEvalConfig, detector: Any, device: str) -> Any:
     return as_mapper(
-        detector if config.prior.kind == SAME else build_detector(config.prior, device)
+        detector
+        if config.prior.kind == SAME
+        else build_detector(config.prior, device, "prior.path")
     )
 
 

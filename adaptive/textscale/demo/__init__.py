@@ -21,7 +21,7 @@ def stages(config: TextDemoConfig) -> list[Stage]:
     Raises:
         UserError: a checkpoint that there is not.
     """
-    file = weights_file(config.checkpoint)
+    file = weights_file(config.checkpoint, "checkpoint")
     about = file.stat()
     made_of = [[str(file), about.st_size, about.st_mtime_ns], config]
     return [

@@ -30,7 +30,7 @@ def look(config: TextDemoConfig, context: StageContext) -> None:
     from safetensors.numpy import save_file
 
     network = DetectorConfig(path=config.checkpoint, threads=config.threads)
-    detector: Any = build_detector(network, context.device)
+    detector: Any = build_detector(network, context.device, "checkpoint")
     adaptive = AdaptiveDetector(
         detector, budget=config.budget.limits(), recall=config.recall, config=config.adapt
     )

@@ -15,7 +15,7 @@ from adaptive.textscale.detectors import SAME, build_detector
 def detect(config: TextDetectConfig, context: StageContext) -> None:
     """Finds the words of every image."""
     own = config.prior.kind == SAME
-    prior = None if own else build_detector(config.prior, context.device)
+    prior = None if own else build_detector(config.prior, context.device, "prior.path")
     detector = AdaptiveDetector(
         build_detector(config.detector, context.device),
         prior,

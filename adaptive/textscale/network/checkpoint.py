@@ -34,28 +34,29 @@ def save_net(net: TextNet, path: str | Path, *, half: bool = False) -> None:
         save_file(tensors, temporary, {"size": json.dumps(asdict(net.size))})
 
 
-def load_net(path: str | Path) -> TextNet:
+def load_net(path: str | Path, setting: str = "net") -> TextNet:
     """A network in evaluation mode, on the CPU, in single precision.
 
     Args:
         path: a file that :func:`save_net` wrote, or the directory of a ``textscale_train`` run,
             whose averaged weights count, or ``zoo:NAME``.
+        setting: what names it, for messages.
 
     Raises:
         UserError: there is no such file or model of the zoo, or it holds something else.
     """
     from safetensors import SafetensorError, safe_open
 
-    file = weights_file(path)
+    file = weights_file(path, setting)
     try:
         with safe_open(file, "pt") as opened:
             size = (opened.metadata() or {}).get("size")
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"net={path}: the weights cannot be read: {error}") from None
+        raise UserError(f"{setting}={path}: the weights cannot be read: {error}") from None
     if size is None:
         raise UserError(
-            f"net={path}: the file does not say what network it is of: name a run of "
+            f"{setting}={path}: the file does not say what network it is of: name a run of "
             "textscale_train, or a file in its artifacts/train"
         )
     net = TextNet(NetSize(**json.loads(size)))
@@ -65,5 +66,7 @@ def load_net(path: str | Path) -> TextNet:
         )
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"net={path}: the weights do not fit their network: {reason}") from None
+        raise UserError(
+            f"{setting}={path}: the weights do not fit their network: {reason}"
+        ) from None
     return net.eval()

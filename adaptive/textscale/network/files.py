@@ -11,12 +11,13 @@ WEIGHTS = ("ema.safetensors", "net.safetensors")
 """Files of a trained network, the best first."""
 
 
-def weights_file(path: str | Path) -> Path:
+def weights_file(path: str | Path, setting: str = "net") -> Path:
     """The file of weights that a path means: itself, or the best in a directory.
 
     Args:
         path: a file, the directory of a ``textscale_train`` run or of a stage of it, or
             ``zoo:NAME``.
+        setting: what names it, for messages.
 
     Raises:
         UserError: there is none.
@@ -32,6 +33,6 @@ def weights_file(path: str | Path) -> Path:
             if (place / name).is_file():
                 return place / name
     raise UserError(
-        f"net={path}: there are no weights: name a finished run of textscale_train, or a file that "
+        f"{setting}={path}: there are no weights: name a finished run of textscale_train, or a file that "
         "it wrote"
     )

@@ -44,7 +44,7 @@ def _identity(init: str | None) -> Any:
     """What the weights that a training starts from are known by."""
     if init in (None, "timm"):
         return init
-    file = weights_file(str(init))
+    file = weights_file(str(init), "net.init")
     return [str(file), file.stat().st_size, file.stat().st_mtime_ns]
 
 

@@ -66,7 +66,9 @@ def mine(config: TextTrainConfig, context: StageContext) -> None:
     from adaptive.textscale.network.checkpoint import load_net
     from adaptive.textscale.train.validate import make_detector, validate
 
-    detector = make_detector(load_net(str(config.net.init)), config.detect, context.device)
+    detector = make_detector(
+        load_net(str(config.net.init), "net.init"), config.detect, context.device
+    )
     missed, words, count = {}, 0, 0
     for name in used(config):
         if name == VALID:
@@ -112,7 +114,7 @@ def train(config: TextTrainConfig, context: StageContext) -> None:
     if config.net.init in (None, "timm"):
         net = TextNet(config.net.size, pretrained=config.net.init == "timm")
     else:
-        net = load_net(str(config.net.init))
+        net = load_net(str(config.net.init), "net.init")
     sources = [
         Source(open_images(config, name), config.data.train[name].share, anchors)
         for name, anchors in _anchors(config, context).items()
