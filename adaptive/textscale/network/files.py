@@ -33,6 +33,6 @@ def weights_file(path: str | Path, setting: str = "net") -> Path:
             if (place / name).is_file():
                 return place / name
     raise UserError(
-        f"{setting}={path}: there are no weights: name a finished run of textscale_train, or a file that "
-        "it wrote"
+        f"{setting}={path}: there are no weights: name a finished run of textscale_train, or a "
+        "file that it wrote"
     )
