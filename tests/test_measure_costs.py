@@ -15,6 +15,7 @@ def test_jobs_compose(job):
     assert config.model in job and config.dtype in job
 
 
+@pytest.mark.slow
 def test_a_job_runs_and_another_fails(tmp_path, monkeypatch, capsys):
     small = (
         "model=zoo:llama-tiny", "dtype=fp32", "seconds=1", "variants.kv_heads=[1]",

@@ -80,6 +80,7 @@ def in_a_process(program: str, root: Path, remote: bool, cache: Path) -> None:
     run_program(program + "\n" + values + LOAD, cache)
 
 
+@pytest.mark.slow
 def test_loads_where_adaptive_is_not_installed(saved, tmp_path):
     in_a_process(STRANGER, saved[0], remote=True, cache=tmp_path)
     check_answers(saved)

@@ -368,6 +368,7 @@ def test_a_run_without_fusion_shares_everything_up_to_the_search(deep_dir, folde
     assert "FFN fusion" not in result.report.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_rise_of_kl_beyond_the_limit_leaves_the_child_as_found(deep_dir, folder, copied):
     found = read(Result.read(copied), "fusion", "fusion.json")
     rise = found["kl"]["after"] / found["kl"]["before"] - 1
@@ -416,6 +417,7 @@ def test_a_table_of_another_device_may_not_reach_as_far(
     assert found["reason"] is None or found["reason"].partition(":")[0] in page
 
 
+@pytest.mark.slow
 def test_merged_ffns_are_priced_without_the_drift_since_the_others(
     deep_dir, folder, copied, tmp_path, monkeypatch
 ):

@@ -145,6 +145,7 @@ def test_the_summary_is_complete_and_sane(finished, parent):
     assert summary["scores.not_finite"] == 0
 
 
+@pytest.mark.slow
 def test_a_parent_that_does_not_fit_gives_the_same_child(parent_dir, tmp_path):
     """A few of its layers at a time, and activations on disk: the same numbers to the last bit."""
     text = tmp_path / "text.txt"
@@ -306,6 +307,7 @@ def test_interrupted_rounds_go_on_where_they_were(parent_dir, folder, iterated, 
     assert result.summary["additivity.pairs.count"] <= 2
 
 
+@pytest.mark.slow
 def test_bits_are_options_of_the_same_problem(parent_dir, folder, copied):
     """Half the memory at full speed: only fewer bits can do that."""
     overrides = ("space.bits=[16,8,4]", "budget.latency=null", "budget.memory=45%")
@@ -581,6 +583,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_summary(
 # --- the recipe on real data ---
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_stories_parent_reads_stories_as_well_as_published(data_dir, tmp_path, monkeypatch):
     """1.304 nats a token, story by story, BOS first, at most 512 tokens, on the first 300."""

@@ -27,7 +27,9 @@ def own_cache(tmp_path_factory):
         yield
 
 
-@pytest.mark.parametrize("kind", ["directory", "model", "configuration"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("directory", marks=pytest.mark.slow), "model", "configuration"]
+)
 def test_any_form_of_a_model(parent, parent_dir, kind):
     forms = {"directory": parent_dir, "model": parent.model, "configuration": parent.model.config}
     found = verify(forms[kind], WORK, device="cpu", seconds=0.1)

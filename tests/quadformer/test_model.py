@@ -233,6 +233,7 @@ def test_it_compiles_whole():
             torch.testing.assert_close(compiled(image), model(image), **EXACT)
 
 
+@pytest.mark.slow
 def test_it_exports_with_any_batch():
     model = _model("vit_base_patch16_reg4_gap_256", num_tokens=100, **OPTIONS)
     sizes = ({0: torch.export.Dim("batch", min=1, max=64)},)

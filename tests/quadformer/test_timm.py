@@ -48,7 +48,7 @@ def test_options_are_those_of_the_model():
 @pytest.mark.parametrize(
     "lines",
     [
-        "import adaptive.quadformer, timm",
+        pytest.param("import adaptive.quadformer, timm", marks=pytest.mark.slow),
         pytest.param("import timm, adaptive.quadformer", marks=pytest.mark.slow),
         pytest.param(
             "from timm.models import create_model; import timm, adaptive", marks=pytest.mark.slow

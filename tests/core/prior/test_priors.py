@@ -14,6 +14,11 @@ from adaptive.core.solvers.quadtree import Geometry, split_order
 
 FORMULA = "gain**0.5 * centre + 0.1*entropy(bins=16)"
 every_prior = pytest.mark.parametrize("name", [*PRIORS, FORMULA])
+TRACED = ("gain", "centre", FORMULA)  # quickly; tracing the others takes a second each
+every_prior_traced = pytest.mark.parametrize(
+    "name",
+    [n if n in TRACED else pytest.param(n, marks=pytest.mark.slow) for n in (*PRIORS, FORMULA)],
+)
 
 
 def level_means(score_BS: torch.Tensor, prior, geometry: Geometry) -> list[torch.Tensor]:
@@ -45,7 +50,7 @@ def test_an_image_scores_alone_as_it_does_in_a_batch(name):
         torch.testing.assert_close(alone_BS, together_BS[i : i + 1], rtol=1e-4, atol=1e-6)
 
 
-@every_prior
+@every_prior_traced
 @pytest.mark.usefixtures("compiling")
 def test_compiles_into_one_graph(name):
     prior = some_prior(name)
@@ -54,7 +59,7 @@ def test_compiles_into_one_graph(name):
     torch.testing.assert_close(compiled(images(), unused), prior(images(), GEOMETRY))
 
 
-@every_prior
+@every_prior_traced
 @pytest.mark.usefixtures("compiling")
 def test_exports_with_any_batch(name):
     class Scores(torch.nn.Module):
