@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import KINDS
 
 PROGRAM = Path(__file__).with_name("share_training.py")
 
@@ -24,7 +23,7 @@ def shared(path: Path, *arguments: str) -> list[dict[str, torch.Tensor]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["detail", "uniform", "entropy"])  # half a minute each
 def test_two_processes_have_one_model(tmp_path, kind):
     one, two = shared(tmp_path, kind)
     assert torch.equal(one["weights"], two["weights"]) and int(one["step"]) == 6
