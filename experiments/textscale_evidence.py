@@ -46,7 +46,6 @@ from adaptive.textscale.data.labelled import LabelledImages, Sample  # noqa: E40
 from adaptive.textscale.detectors import CHOICES, DetectorConfig, build_detector  # noqa: E402
 from adaptive.textscale.evaluate.by_height import recall_by_height  # noqa: E402
 from adaptive.textscale.evaluate.icdar import match, score  # noqa: E402
-from adaptive.textscale.evaluate.prior import score_prior  # noqa: E402
 from adaptive.textscale.recall import RecallCurve  # noqa: E402
 from adaptive.textscale.settings import AdaptConfig  # noqa: E402
 
@@ -169,12 +168,7 @@ def ways(subject: Subject, images: list[Sample]) -> Iterator[tuple[str, Callable
 
 def details(measured: Measured) -> dict[str, Any]:
     """Of the prior, by the height of words, and the time beside the networks."""
-    quads = [
-        regions.padded_R4[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float32)
-        for regions in measured.regions
-    ]
-    scales = [regions.scale_R.astype(np.float32) for regions in measured.regions]
-    prior = score_prior(zip(measured.words, quads, scales, strict=True))
+    prior = measured.prior()
     bands = recall_by_height(zip(measured.words, measured.matches, strict=True))
     count_I = np.array([len(regions) for regions in measured.regions], float)
     overhead_I = 1e3 * np.array(measured.overhead)

@@ -21,7 +21,7 @@ from adaptive.core.errors import UserError
 from adaptive.core.solvers.quadtree import Geometry, Leaves, RaggedLeaves, split_order
 from adaptive.quadformer.attention import Keys
 from adaptive.quadformer.macs import quadformer_macs
-from adaptive.quadformer.patches import leaf_areas
+from adaptive.quadformer.patches import leaf_areas, leaf_maps
 from adaptive.quadformer.positions import leaf_rotations
 from adaptive.quadformer.ragged import PackedRow, buckets, can_pack
 from adaptive.quadformer.tokenizer import QuadtreeTokenizer
@@ -277,7 +277,7 @@ class Quadformer(VitWrapper):
         P = self.num_prefix_tokens
         found: list[Any] = [y_BLD[:, P:] for y_BLD in outputs]
         if output_fmt == "NCHW":
-            found = [self._scatter(y_BND, node_BN) for y_BND in found]
+            found = [leaf_maps(y_BND, node_BN, self.geometry) for y_BND in found]
         if return_prefix_tokens:
             found = [(y, y_BLD[:, :P]) for y, y_BLD in zip(found, outputs, strict=True)]
         return found if intermediates_only else (x_BLD, found)
@@ -394,11 +394,3 @@ class Quadformer(VitWrapper):
     @property
     def _head_dim(self) -> int:
         return self.vit.blocks[0].attn.head_dim
-
-    def _scatter(self, y_BND: Tensor, node_BN: Tensor | None) -> Tensor:
-        """Tokens of leaves on the finest grid, [B, D, rows, columns]."""
-        if node_BN is not None:
-            owner_BC = Leaves(self.geometry, node_BN).owners()
-            index_BCD = owner_BC[..., None].expand(-1, -1, y_BND.shape[2])
-            y_BND = y_BND.gather(1, index_BCD)
-        return y_BND.transpose(1, 2).unflatten(2, self.geometry.grid)

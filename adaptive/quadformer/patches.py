@@ -1,10 +1,11 @@
-"""Pixels of quadtree leaves, each resized to the side of the finest patches.
+"""Pixels of quadtree leaves, each resized to the side of the finest patches, and maps of leaves.
 
 A leaf is resized by averaging, so leaves of one level are patches of an average-pooled image. They
 are read by index from a view of each level's image: no level is ever laid out patch by patch as a
 whole, only the leaves are copied.
 
-Shapes: B images, C channels, H, W pixels, P side of the finest patches, L... leaves: [B, N] or [T].
+Shapes: B images, C channels, H, W pixels, P side of the finest patches, L... leaves: [B, N] or [T],
+D channels of a map.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from adaptive.core.solvers.quadtree import Geometry
+from adaptive.core.solvers.quadtree import Geometry, Leaves
 
 
 def leaf_patches(
@@ -66,6 +67,22 @@ def leaf_areas(node_L: Int[Tensor, "*L"], geometry: Geometry) -> Float[Tensor, "
     for first in geometry.offsets[1:-1]:
         area_L = torch.where(node_L >= first, area_L / 4, area_L)
     return area_L
+
+
+def leaf_maps(
+    y_BND: Float[Tensor, "B N D"], node_BN: Int[Tensor, "B N"] | None, geometry: Geometry
+) -> Float[Tensor, "B D rows cols"]:
+    """What is known of the leaves, on the finest grid: each fills the cells that it covers.
+
+    Args:
+        y_BND: of each leaf.
+        node_BN: numbers of the leaves; None: the finest grid itself.
+        geometry: of the images.
+    """
+    if node_BN is not None:
+        owner_BC = Leaves(geometry, node_BN).owners()
+        y_BND = y_BND.gather(1, owner_BC[..., None].expand(-1, -1, y_BND.shape[2]))
+    return y_BND.transpose(1, 2).unflatten(2, geometry.grid)
 
 
 def _patch_view(image_BCHW: Tensor, patch: int) -> Tensor:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from adaptive.core.solvers.quadtree import Geometry
-from adaptive.quadformer.patches import grid_patches, leaf_areas, leaf_patches
+from adaptive.quadformer.patches import grid_patches, leaf_areas, leaf_maps, leaf_patches
 
 
 @settings(max_examples=15)
@@ -54,3 +54,14 @@ def test_areas_are_counted_in_cells():
     geometry = Geometry(48, 64, 4, 16)
     area = leaf_areas(torch.arange(geometry.nodes), geometry)
     assert area.tolist() == [(side // 4) ** 2 for side in geometry.boxes[:, 2].tolist()]
+
+
+def test_maps_hold_what_is_known_of_the_leaf_that_covers_each_cell():
+    geometry = Geometry(16, 16, 4, 8)  # four roots of four cells
+    leaves = torch.tensor([[0, 1, 2, *range(14, 16), *range(18, 20)]])
+    y_BND = torch.arange(7.0)[None, :, None]
+    map_BDRC = leaf_maps(y_BND, leaves, geometry)
+    rows = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 4], [2, 2, 5, 6]]
+    assert map_BDRC.tolist() == [[rows]]
+    cells_B1RC = leaf_maps(torch.arange(16.0)[None, :, None], None, geometry)
+    assert cells_B1RC.flatten().tolist() == list(range(16))

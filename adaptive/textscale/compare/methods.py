@@ -19,6 +19,7 @@ from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.baselines import Baseline, Counted
 from adaptive.textscale.data.labelled import Sample
 from adaptive.textscale.evaluate.icdar import Matches, Score, match, score
+from adaptive.textscale.evaluate.prior import PriorScore, score_prior
 from adaptive.textscale.first_look import FirstLook
 from adaptive.textscale.regions import Regions, known_regions
 from adaptive.textscale.words import Detections, Words, short_sides
@@ -54,6 +55,15 @@ class Measured:
     def score(self) -> Score:
         """By the rules of ICDAR 2015."""
         return score(self.matches)
+
+    def prior(self) -> PriorScore:
+        """How well pass 1 saw the words and told their scales; of methods that have regions."""
+        quads = [
+            regions.padded_R4[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float32)
+            for regions in self.regions
+        ]
+        scales = [regions.scale_R.astype(np.float32) for regions in self.regions]
+        return score_prior(zip(self.words, quads, scales, strict=True))
 
     def numbers(self) -> dict[str, Any]:
         """F, precision, recall, mean megapixels and median milliseconds of an image.

@@ -13,13 +13,12 @@ from adaptive.core.errors import UserError
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.baselines import BASELINES
-from adaptive.textscale.compare.methods import Measured, heights_found, run_adaptive, run_baseline
+from adaptive.textscale.compare.methods import heights_found, run_adaptive, run_baseline
 from adaptive.textscale.config import TextEvalConfig
 from adaptive.textscale.data.labelled import LabelledImages, Sample
 from adaptive.textscale.detector import as_mapper
 from adaptive.textscale.detectors import SAME, build_detector
 from adaptive.textscale.evaluate.by_height import recall_by_height
-from adaptive.textscale.evaluate.prior import score_prior
 from adaptive.textscale.recall import LEAST_PAIRS, RecallCurve
 
 CURVE = "recall_curve.json"
@@ -93,7 +92,8 @@ def second_look(config: TextEvalConfig, context: StageContext) -> None:
     measured = run_adaptive(images, adaptive, lambda s: _track(context, s, "adaptive"))
     table: dict[str, Any] = {"adaptive": measured.numbers()}
     context.summary(measured.numbers())
-    context.summary(_of_prior(measured))
+    prior = measured.prior()
+    context.summary({"pass1_recall": prior.recall, "scale_error": prior.scale_error})
     bands = recall_by_height(zip(measured.words, measured.matches, strict=True))
     context.summary({f"recall.{name}": band.recall for name, band in bands.items()})
     context.summary({"overhead_ms": 1e3 * float(np.median(measured.overhead))})
@@ -150,16 +150,6 @@ def _curve(config: TextEvalConfig, context: StageContext) -> RecallCurve | str |
             )
         return str(fitted)
     return config.detector.recall
-
-
-def _of_prior(measured: Measured) -> dict[str, Any]:
-    quads = [
-        regions.padded_R4[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float32)
-        for regions in measured.regions
-    ]
-    scales = [regions.scale_R.astype(np.float32) for regions in measured.regions]
-    prior = score_prior(zip(measured.words, quads, scales, strict=True))
-    return {"pass1_recall": prior.recall, "scale_error": prior.scale_error}
 
 
 def _track(context: StageContext, samples: Iterable[Sample], desc: str) -> Iterable[Sample]:
