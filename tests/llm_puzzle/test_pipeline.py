@@ -1,50 +1,23 @@
-"""Puzzle from a parent's directory to a report, resumed, changed, killed and misused."""
+"""Puzzle from a parent's directory to a report, resumed and changed."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from puzzle_runs import STAGES, experiment, measured_rows, steps_are_whole, summary_of
 from transformers import AutoModelForCausalLM
 
-import adaptive
 from adaptive.core import InfeasibleError, UserError
-from adaptive.core.run import Result, RunDir, run_stages
+from adaptive.core.run import Result
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.parent import load_parent
-
-SETTINGS = [
-    "data.length=24",
-    "data.tokens=1500",
-    "data.validation_tokens=300",
-    "data.batch_size=32",
-    "distill.tokens=300",
-    "score.tokens=200",
-    "score.granularity=block",
-    "workload.batch=2",
-    "workload.prompt=16",
-    "workload.output=4",
-    "space.kv_heads=[1]",
-    "space.ffn_fractions=[0.5]",
-    "cost.seconds=0.5",
-    "verify.seconds=0.1",
-    "gkd.tokens=600",
-    "evaluate.positions=4",
-    "search.frontier=[0.8,0.5]",
-]
-
-STAGES = [stage.name for stage in adaptive.load("puzzle_tiny").stages()]
 
 # What those who compare runs read.
 KEYS = [
@@ -79,32 +52,6 @@ KEYS = [
     "scoring.replacements",
     "scoring.speedup_vs_full_forward",
 ]
-
-# Differ between runs of the same configuration: times, and what is computed from times alone.
-TIMES = {
-    "scoring.speedup_vs_full_forward",
-    "bld.tokens_per_second",
-    "bld.mfu",
-    "search.seconds",
-    "latency.parent",
-    "latency.child.measured",
-    "latency.error",
-    "speedup.measured",
-}
-
-
-def measured_rows(run: Path) -> int:
-    """Rows of the latency table that the run's own costs stage measured."""
-    return json.loads((run / "artifacts" / "costs" / "costs.json").read_text())["measured"]
-
-
-def experiment(parent_dir: Path, folder: Path, *overrides: str) -> adaptive.load:
-    table = f"cost.table={folder / 'table.csv'}"
-    return adaptive.load("puzzle_tiny", f"parent={parent_dir}", table, *SETTINGS, *overrides)
-
-
-def summary_of(result: Result) -> dict[str, Any]:
-    return {name: value for name, value in result.summary.items() if name not in TIMES}
 
 
 @pytest.fixture(scope="module")
@@ -201,13 +148,7 @@ def test_the_report_is_one_page(finished):
 
 
 def test_every_step_is_in_the_metrics_once(finished):
-    lines = (finished.dir / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    for name in ("child", "baseline_random"):
-        steps = [r["step"] for r in records if r["stage"] == name]
-        assert steps == list(range(len(steps))) and len(steps) > 1
-    variants = [(r["layer"], r["side"], r["option"]) for r in records if r["stage"] == "library"]
-    assert len(variants) == len(set(variants)) == 12
+    steps_are_whole(finished)
 
 
 def test_a_second_run_keeps_everything(parent_dir, folder, finished, capsys):
@@ -401,93 +342,6 @@ def test_a_roofline_stands_in_for_a_device(parent_dir, folder, copied):
     assert result.summary["latency.child.predicted"] < result.summary["latency.parent"]
 
 
-# --- mistakes ---
-
-BEFORE_ANYTHING = {
-    "budget.latency=30parsec": "budget.latency",
-    "budget.latency=null": "budget is empty",
-    "search.solver=simplex": "search.solver: unknown solver 'simplex'",
-    "search.frontier=[]": "search.frontier is empty",
-    "data.length=1": "data.length=1 must be at least 2",
-    "data.temperature=0": "data.temperature=0.0 must be above 0",
-    "distill.init=random": "distill.init='random' is unknown, choose one of paper, ridge",
-    "score.metric=mmlu": "score.metric='mmlu' is unknown",
-    "baselines=[magic]": "baselines='magic' is unknown",
-    "search.rounds=0": "search.rounds=0 must be at least 1",
-    "search.n_solutions=0": "search.n_solutions=0 must be at least 1",
-    "search.interactions=-1": "search.interactions=-1 must not be negative",
-    "search.diversity=1.2": "search.diversity=1.2 must lie in 0 to 1",
-    "dtype=float8": "dtype='float8' is unknown",
-    "workload.batch=0": "workload.batch=0 must be at least 1",
-    "gkd.micro_batch=0": "gkd.micro_batch=0 must be at least 1",
-    "gkd.kl=-1": "gkd.kl=-1.0 must not be negative",
-    "gkd.long.length=64": "gkd.long.length=64 must not be below data.length=128",
-    "evaluate.batch_tokens=0": "evaluate.batch_tokens=0 must be at least 1",
-    "evaluate.lm_eval_limit=0": "evaluate.lm_eval_limit=0 must be at least 1",
-}
-
-
-@pytest.mark.parametrize("override", BEFORE_ANYTHING)
-def test_a_mistake_in_the_settings_is_told_before_anything_runs(override):
-    with pytest.raises(UserError, match=re.escape(BEFORE_ANYTHING[override])):
-        adaptive.load("puzzle_tiny", override)
-
-
-def lose_weights(parent: Path) -> str:
-    (parent / "model.safetensors").unlink()
-    return "lacks model.safetensors"
-
-
-def corrupt_weights(parent: Path) -> str:
-    path = parent / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:5000])
-    return "is not a readable safetensors file"
-
-
-def bad_space(parent: Path) -> str:
-    return "space.kv_heads: 3 does not divide the parent's 4 KV heads"
-
-
-def empty_text(parent: Path) -> str:
-    (parent / "text.txt").write_text("  \n")
-    return "text.txt is empty"
-
-
-def other_encoding(parent: Path) -> str:
-    (parent / "text.txt").write_bytes(b"na\xefve text")
-    return "text.txt is not UTF-8 (byte 2)"
-
-
-def too_little_text(parent: Path) -> str:
-    (parent / "text.txt").write_text("Once upon a time.")
-    return "too few to hold out data.validation_tokens=300"
-
-
-MISTAKES = {
-    lose_weights: (),
-    corrupt_weights: (),
-    bad_space: ("space.kv_heads=[3]",),
-    empty_text: ("data.calibration={}/text.txt",),
-    other_encoding: ("data.calibration={}/text.txt",),
-    too_little_text: ("data.calibration={}/text.txt",),
-}
-
-
-@pytest.mark.parametrize("make", MISTAKES, ids=lambda make: make.__name__)
-def test_bad_input_is_one_sentence_and_leaves_no_artefact(parent_dir, tmp_path, make):
-    parent = Path(shutil.copytree(parent_dir, tmp_path / "parent"))
-    message = make(parent)
-    overrides = [override.format(parent) for override in MISTAKES[make]]
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
-        experiment(parent, tmp_path, *overrides).run(tmp_path / "run")
-    assert "\n" not in str(caught.value)
-    made = {path.name for path in (tmp_path / "run" / "artifacts").iterdir()}
-    assert {name for name in made if not name.startswith(".")} <= {"costs"}
-    assert not (tmp_path / "run" / "summary.json").exists()
-    status = json.loads((tmp_path / "run" / "status.json").read_text())
-    assert status["state"] == "failed" and message in status["error"]
-
-
 def test_a_budget_out_of_reach_names_the_smallest_that_is_not(parent_dir, folder, copied, capsys):
     with pytest.raises(InfeasibleError, match=r"budget\.latency=1000x") as caught:
         experiment(parent_dir, folder, "budget.latency=1000x").run(copied)
@@ -498,97 +352,3 @@ def test_a_budget_out_of_reach_names_the_smallest_that_is_not(parent_dir, folder
     within = f"budget.latency={1.01 * caught.value.reachable:.9f}"
     result = experiment(parent_dir, folder, within, "verify.tighten=0").run(copied)
     assert result.summary["latency.child.predicted"] <= 1.01 * caught.value.reachable + 1e-9
-
-
-def test_a_full_disk_leaves_no_half_variant(parent_dir, tmp_path, monkeypatch):
-    from adaptive.llm_puzzle import library
-
-    save, written = library.save_file, []
-
-    def full(tensors, path, **more):
-        written.append(path)
-        if len(written) == 3:
-            Path(path).write_bytes(b"half of it")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        save(tensors, path, **more)
-
-    monkeypatch.setattr(library, "save_file", full)
-    with pytest.raises(UserError, match="(?i)disk|space"):
-        experiment(parent_dir, tmp_path).run(tmp_path / "run")
-    files = [p.name for p in (tmp_path / "run").rglob("*.safetensors") if "layer" in str(p)]
-    assert len(files) == 2
-
-
-# --- killed ---
-
-KILLED = """
-import os, signal, sys, threading
-from adaptive.core.run.directory import RunDir
-
-stage, delay = sys.argv.pop(1), float(sys.argv.pop(1))
-status = RunDir.status
-
-def watched(self, state, at=None, *rest, **more):
-    status(self, state, at, *rest, **more)
-    if at == stage:
-        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
-
-RunDir.status = watched
-from adaptive.run import main
-main()
-"""
-
-
-def start(parent_dir: Path, folder: Path, run: Path, stage: str, delay: float) -> int:
-    """The command line in a process that SIGKILL ends ``delay`` seconds into a stage.
-
-    It has as many threads as this one: sums over threads round differently.
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, stage, str(delay), "+exp=puzzle_tiny"]
-        + [f"parent={parent_dir}", f"cost.table={folder / 'table.csv'}", *SETTINGS]
-        + [f"hydra.run.dir={run}"],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
-
-
-@pytest.mark.slow
-def test_killed_in_every_stage_it_ends_with_the_same_summary(
-    parent_dir, folder, finished, tmp_path
-):
-    """One run, killed by SIGKILL in each stage in turn; times come from the table."""
-    reference = experiment(parent_dir, folder).run(tmp_path / "reference")
-    assert measured_rows(reference.dir) == 0
-    run = tmp_path / "run"
-    for i, stage in enumerate(STAGES):
-        assert start(parent_dir, folder, run, stage, 0.03 * (i % 3)) == -signal.SIGKILL
-        assert not (run / "summary.json").exists()
-    assert start(parent_dir, folder, run, "none", 0.0) == 0
-    assert summary_of(Result.read(run)) == summary_of(reference)
-    for name in ("child", "baseline_random"):
-        stored = [
-            (root / "artifacts" / name / "model" / "model.safetensors").read_bytes()
-            for root in (run, tmp_path / "reference")
-            if (root / "artifacts" / name / "model").is_dir()
-        ]
-        assert len(set(stored)) <= 1
-    test_every_step_is_in_the_metrics_once(Result.read(run))
-    assert not list(run.rglob(".tmp-*")) and not list((run / "artifacts").glob(".*"))
-
-
-# --- the recipe on real data ---
-
-
-@pytest.mark.slow
-@pytest.mark.data
-def test_stories_parent_reads_stories_as_well_as_published(data_dir, tmp_path, monkeypatch):
-    """1.304 nats a token, story by story, BOS first, at most 512 tokens, on the first 300."""
-    monkeypatch.setenv("ADAPTIVE_DATA", str(data_dir))
-    loaded = adaptive.load("puzzle_stories", "data.tokens=2000")
-    [calibration] = [stage for stage in loaded.stages() if stage.name == "calibration"]
-    summary = run_stages([calibration], RunDir(tmp_path), device="cpu")
-    assert summary["parent.loss"] == pytest.approx(1.304, abs=0.02)
