@@ -77,7 +77,11 @@ def block_subject(
         phase, length = run
         # Copies share what enters them: in a model it has just been written, and is at hand.
         inputs = _inputs(block, batch, batch * (length if phase == "prefill" else 1), dtype, device)
-        calls = [_maker(block, phase, batch, length, dtype, device, inputs) for _ in range(copies)]
+        rotary = _rotary(block, length, dtype, device)
+        calls = [
+            _maker(block, phase, batch, length, dtype, device, inputs, rotary)
+            for _ in range(copies)
+        ]
         return calls[0] if copies == 1 else Rotation(calls)
 
     return Subject(block, phase, batch, length, make, dtype, nbytes)
@@ -95,13 +99,29 @@ def _inputs(block: Block, batch: int, tokens: int, dtype: str, device: str) -> A
     return tuple(torch.randn(tokens, _width(block), **options) for _ in range(2))
 
 
+def _rotary(
+    block: Block, length: int, dtype: str, device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines [T, D] of the positions of a block that has a cache; else empty ones."""
+    if not isinstance(block, Attention) or not block.cached:
+        nothing = torch.empty(0, dtype=TORCH_DTYPES[dtype], device=device)
+        return nothing, nothing
+    return Rope(block.head_dim).table(length + 1, TORCH_DTYPES[dtype], device)
+
+
 @torch.no_grad()
 def _maker(
-    block: Block, phase: Phase, batch: int, length: int, dtype: str, device: str, inputs: Any
+    block: Block,
+    phase: Phase,
+    batch: int,
+    length: int,
+    dtype: str,
+    device: str,
+    inputs: Any,
+    rotary: tuple[torch.Tensor, torch.Tensor],
 ) -> Callable[[], Any]:
     """A call of a new module with random weights."""
     module = build(block, dtype, device)
-    options: dict[str, Any] = {"dtype": TORCH_DTYPES[dtype], "device": device}
     if isinstance(block, Embedding):
         positions_T = torch.arange(length, device=device).clamp(max=max(block.positions - 1, 0))
         return lambda: module(inputs, positions_T)
@@ -109,10 +129,10 @@ def _maker(
         return lambda: module(inputs)
     if isinstance(block, Head):
         return lambda: module(inputs, batch)
+    cos, sin = rotary
     if not isinstance(block, Attention) or not block.cached:
-        step = Step(batch, *(torch.empty(0, **options),) * 2, torch.arange(1), decode=False)
+        step = Step(batch, cos, sin, torch.arange(1), decode=False)
         return lambda: module(inputs, step)
-    cos, sin = Rope(block.head_dim).table(length + 1, options["dtype"], device)
     cache = KVCache.empty(block, batch, length + (phase == "decode"), dtype, device)
     cache.keys.normal_()
     cache.values.normal_()

@@ -179,17 +179,16 @@ def test_nbytes_cover_weights_and_caches(block, phase, dtype, monkeypatch):
 @pytest.fixture
 def pretended_gpu(monkeypatch):
     """A device "cuda" whose subjects are built on the meta device."""
-    maker, inputs = subjects._maker, subjects._inputs
+    for name in ("_maker", "_inputs", "_rotary"):
+        real = getattr(subjects, name)
 
-    def made_on_meta(block, phase, batch, length, dtype, device, given):
-        assert device == "cuda"
-        return maker(block, phase, batch, length, dtype, "meta", given)
+        def on_meta(*arguments, real=real):
+            devices = [isinstance(a, str) and a == "cuda" for a in arguments]
+            assert any(devices)
+            given = zip(arguments, devices, strict=True)
+            return real(*("meta" if is_device else a for a, is_device in given))
 
-    def given_on_meta(block, batch, tokens, dtype, device):
-        return inputs(block, batch, tokens, dtype, "meta")
-
-    monkeypatch.setattr(subjects, "_maker", made_on_meta)
-    monkeypatch.setattr(subjects, "_inputs", given_on_meta)
+        monkeypatch.setattr(subjects, name, on_meta)
 
 
 def copies_of(call) -> int:
