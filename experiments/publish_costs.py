@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))  # a checkout without an install
 # Installed as a part of adaptive, which the type checker does not know.
 from adaptive.core.cost import MeasuredTable, shipped_devices  # noqa: E402
 from adaptive.core.cost.falls import falls  # noqa: E402
-from adaptive.core.cost.shipped import shipped_files  # noqa: E402
+from adaptive.core.cost.shipped import TABLES, shipped_files  # noqa: E402
 from adaptive.core.errors import UserError  # noqa: E402
 from adaptive.core.hardware import DEVICES  # noqa: E402
 from adaptive.core.run import atomic_write_json, atomic_write_text  # noqa: E402
@@ -37,6 +37,8 @@ from adaptive.experiments.measure_costs import JOBS  # noqa: E402 # pyrefly: ign
 
 def publish_table(source: Path, device: str, name: str, commit: str | None) -> Path:
     """Copies a table's rows, with where, when and by which command they were measured.
+
+    Rows that another shipped table of the device has stay there: two models may share a block.
 
     Raises:
         UserError: the rows are of another device, or do not say when they were measured.
@@ -57,8 +59,11 @@ def publish_table(source: Path, device: str, name: str, commit: str | None) -> P
             raise UserError(
                 f"{path} does not say its {note}; give --commit, or take a run's folder"
             )
-    target = ROOT / "adaptive" / "core" / "cost" / "tables" / device / f"{name}.csv"
-    table.save(target)
+    target = TABLES / device / f"{name}.csv"
+    others = shipped_files(device) if device in shipped_devices() else []
+    shipped = {row.key for other in others if other != target for row in MeasuredTable.load(other)}
+    rows = [row for row in table if row.key not in shipped]
+    MeasuredTable(table.origin, rows, mode=table.mode, notes=table.notes).save(target)
     return target
 
 
