@@ -25,6 +25,8 @@ PLACES = (
     (-12, 0, "right", "center"),
 )
 
+CLEAR = 8  # points around a name that are better left free
+
 _LABELS: WeakKeyDictionary[FigureBase, list[Annotation]] = WeakKeyDictionary()
 
 
@@ -53,9 +55,11 @@ def arrange(figure: Figure) -> None:
         def cost(place: tuple[Any, ...], written=written, mark_N2=mark_N2, axes=axes) -> float:
             box = _put(written, place)
             inside = (mark_N2 >= (box.x0, box.y0)) & (mark_N2 <= (box.x1, box.y1))
-            hidden = sum(_shared(box, other) for other in taken) / (box.width * box.height)
-            shown = _shared(box, axes.bbox) / (box.width * box.height)
-            return 20 * hidden + 20 * (1 - shown) + float(inside.all(1).sum())
+            # Names close to each other are taken for each other's.
+            area, around = box.width * box.height, box.padded(CLEAR)
+            hidden = sum(_shared(box, other) + 0.2 * _shared(around, other) for other in taken)
+            outside = 1 - _shared(box, axes.bbox) / area
+            return 20 * (hidden / area + outside) + float(inside.all(1).sum())
 
         best = min(PLACES, key=cost)
         taken.append(_put(written, best))

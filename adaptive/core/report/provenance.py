@@ -28,11 +28,10 @@ def provenance(page: Report, config: Any, run: Path) -> Report:
         page.command(about["command"])
     if about:
         page.facts({name: text for name, text in environment_facts(about).items() if text})
-    stages = stage_rows(run)
-    if stages:
-        page.table(stages, "What took how long; a stage that was kept is of an earlier start.")
     plain = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
-    page.code("Configuration: config.yaml", plain)
+    page.code("Configuration", plain)
+    if stages := stage_lines(run):
+        page.code("Stages and their time", "\n".join(stages))
     if about.get("packages"):
         versions = "\n".join(f"{name} {number}" for name, number in about["packages"].items())
         page.code("Packages", versions)
@@ -62,17 +61,16 @@ def environment_facts(about: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def stage_rows(run: Path) -> list[dict[str, Any]]:
+def stage_lines(run: Path) -> list[str]:
     """Time and GPU memory of the stages that are done, in the order in which they ended."""
     done = []
     for file in (run / "artifacts").glob("*/manifest.json"):
         manifest = Manifest.read(file.parent)
         if manifest is not None and manifest.done:
             done.append((file.stat().st_mtime, manifest))
-    rows = []
+    width = max((len(manifest.stage) for _, manifest in done), default=0)
+    lines = []
     for _, one in sorted(done, key=lambda item: item[0]):
-        row = {"stage": one.stage, "time": duration(one.seconds)}
-        if one.gpu_bytes:
-            row["GPU memory"] = format_quantity(one.gpu_bytes, "memory")
-        rows.append(row)
-    return rows
+        memory = f"  {format_quantity(one.gpu_bytes, 'memory')} GPU" if one.gpu_bytes else ""
+        lines.append(f"{one.stage:<{width}}  {duration(one.seconds):>12}{memory}")
+    return lines

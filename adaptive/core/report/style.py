@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -124,8 +125,9 @@ def plain_log(axes: Axes, which: str) -> None:
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
-    few = low > 0 and high / low < 30
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    ratio = high / low if low > 0 else math.inf
+    subs = (1, 1.5, 2, 3, 5, 7) if ratio < 8 else (1, 2, 5) if ratio < 100 else (1,)
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
 

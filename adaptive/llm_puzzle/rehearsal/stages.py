@@ -148,6 +148,7 @@ def _inner(
         evaluate=dataclasses.replace(config.evaluate, positions=0, lm_eval=[]),
         search=dataclasses.replace(config.search, rounds=1, n_solutions=1),
         baselines=[],
+        tracking=[],  # the rehearsal itself is shown
     )
 
 
