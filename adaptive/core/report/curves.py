@@ -23,6 +23,7 @@ def curves_of(
         x: name of the horizontal value.
     """
     titles = dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields}
+    records = list(records)
     curves: dict[str, list[tuple[float, float]]] = {}
     for name, title in titles.items():
         for record in records:

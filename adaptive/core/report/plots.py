@@ -141,7 +141,7 @@ def ladder_plot(
     for i, (name, values) in enumerate(lines.items()):
         few = count <= len(SERIES)
         color = SERIES[i] if few else SERIES[0]
-        alpha = 1.0 if few else 0.2 + 0.8 * i / (count - 1)
+        alpha = 1.0 if few else min(1.0, 0.2 + 0.8 * i / (count - 1))
         axes.plot(range(len(values)), values, "o-", color=color, alpha=alpha, ms=3.5, label=name)
     if log and all((values[np.isfinite(values)] > 0).all() for values in lines.values()):
         plain_log(axes, "y")
