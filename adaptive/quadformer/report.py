@@ -23,7 +23,7 @@ def report_training(context: StageContext, config: QuadformerTrainConfig) -> Non
     report.section("Accuracy by budget")
     points = [(int(tokens), value) for tokens, value in found.items()]
     report.figure(
-        frontier_plot(points, x="tokens", y="top-1 accuracy (%)"),
+        frontier_plot(points, x="tokens", y="top-1 accuracy (%)", name=model.kind),
         f"Top-1 accuracy on the validation set by number of tokens, weights: "
         f"{config.evaluate.weights}",
     )
@@ -64,6 +64,8 @@ def report_evaluation(context: StageContext, config: QuadformerEvalConfig) -> No
     if rates and found:
         figure = frontier_plot(
             points[:1],
+            name="quadformer",
+            notes={"quadformer": [f"{tokens} tokens, {speed['gmacs']:.3g} GMAC"]},
             x="images/s",
             y="top-1 accuracy (%)",
             others={row["model"]: [p] for row, p in zip(rows[1:], points[1:], strict=True)},

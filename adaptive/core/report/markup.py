@@ -10,7 +10,7 @@ from typing import Any
 
 MISSING = "–"
 # A number with at most a sign before it and a unit behind it, such as "1.53x" or "+2.2 %".
-NUMERAL = re.compile(r"[+x±−-]? ?(\d[\d,]*\.?\d*|\.\d+)(e[+-]?\d+)?[\s\u00a0]?[^\s\d,;()]{0,7}")
+NUMERAL = re.compile(r"[+x±−-]? ?(\d[\d,]*\.?\d*|\.\d+)(e[+-]?\d+)?[\s\u00a0]?[^\d,;():]{0,10}")
 
 
 def inline(text: str) -> str:

@@ -84,8 +84,8 @@ class Report:
         drawn = {"": to_svg(figure, f"figure{number}")}
         if narrow := narrow_svg(figure, f"phone{number}"):
             drawn = {" roomy": drawn[""], " phone": narrow}
-        elif all(axes.images for axes in figure.axes):
-            drawn = {" picture": drawn[""]}
+        elif not any(axes.axison or axes.get_title("left") for axes in figure.axes):
+            drawn = {" picture": drawn[""]}  # without words, it may be as small as it has to be
         label = f' aria-label="{html.escape(caption)}"' if caption else ""
         pictures = "".join(
             f'<div class="wide{kind}">{svg.replace("<svg", f"<svg{label}", 1)}</div>'

@@ -46,7 +46,7 @@ def environment_facts(about: dict[str, Any]) -> dict[str, str]:
     if device.get("bytes"):
         kind += f", {format_quantity(device['bytes'], 'memory')}, CUDA {device['cuda']}"
     elif device.get("threads"):
-        kind += f", {device['threads']} threads"
+        kind += f", {device['threads']} thread{'s' * (device['threads'] > 1)}"
     named = ("adaptive-compute", "torch")
     versions = [f"Python {about.get('python', '')}"]
     versions += [f"{name} {packages[name]}" for name in named if name in packages]

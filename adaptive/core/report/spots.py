@@ -57,7 +57,9 @@ def spots_of(figure: Figure) -> list[Spot]:
 def overlay(figure: Figure) -> str:
     """SVG of the shapes over a figure that has just been drawn at 72 dots an inch; "" for none."""
     shapes = [_shape(figure, one, number) for number, one in enumerate(spots_of(figure))]
-    return f'<g class="spots">{"".join(shapes)}</g>' if shapes else ""
+    # Seen by the mouse alone, also where an SVG lies outside of a page.
+    unseen = 'class="spots" fill="none" pointer-events="all"'
+    return f"<g {unseen}>{''.join(shapes)}</g>" if shapes else ""
 
 
 def _add(one: Spot) -> None:

@@ -119,10 +119,17 @@ def _costs(
             f"on {training['images']:,} images of `{training['data']}`."
         )
         rates = {str(row["tokens"]): row["images_per_second"] for row in rows}
-        points = [(rates[n], value) for n, value in known.items() if n in rates]
+        points = {n: (rates[n], value) for n, value in known.items() if n in rates}
         if len(points) > 1:
+            notes = {"one model": [f"{n} tokens" for n in points]}
             report.figure(
-                frontier_plot(points, x="images/s", y="top-1 accuracy (%)"),
+                frontier_plot(
+                    list(points.values()),
+                    x="images/s",
+                    y="top-1 accuracy (%)",
+                    name="one model",
+                    notes=notes,
+                ),
                 "One model, its budgets: up and right is better",
             )
 

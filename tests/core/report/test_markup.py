@@ -95,6 +95,7 @@ def test_a_table_has_every_key_and_marks_what_is_missing():
         (["18.06 MiB", "-"], True),
         (["3,160,896", None], True),
         (["1.2e-09"], True),
+        (["855.7M params", "0 params"], True),
         (["1280 x 720"], False),
         (["kv2+ffn512"], False),
         (["7 of 16"], False),

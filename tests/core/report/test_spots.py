@@ -123,7 +123,7 @@ def one_place():
 def test_the_shape_lies_over_its_place_and_its_text_is_escaped():
     figure = one_place()
     svg = to_svg(figure, "f")
-    group = re.search(r'<g class="spots">.*?</g>', svg)
+    group = re.search(r'<g class="spots" .*?</g>', svg)
     assert group is not None
     (circle,) = ElementTree.fromstring(group[0])
     axes = figure.axes[0].get_position()
