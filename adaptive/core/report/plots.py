@@ -56,7 +56,7 @@ def frontier_plot(
     """
     figure, axes = canvas(height=3.7)
     if points:
-        across, up = _columns(sorted(points, key=lambda point: float(point[0])))
+        across, up = _columns(sorted(points, key=_step))
         axes.plot(across, up, "o-", color=SERIES[0], label=name, mec=PAPER, mew=0.8)
     markers = "s^Dvp"
     for i, (title, values) in enumerate((others or {}).items()):
@@ -67,9 +67,8 @@ def frontier_plot(
         across, up = float(point[0]), float(point[1])
         axes.plot([across], [up], "o", ms=11, mfc="none", mec=INK, mew=1.3)
         label(axes, across, up, title, weight="bold", color=INK)
-    every: dict[str, Points] = {name: points, **(others or {})}
-    every |= {title: [point] for title, point in (marked or {}).items()}
-    for title, values in every.items():
+    single = {title: [point] for title, point in (marked or {}).items()}
+    for title, values in [(name, points), *(others or {}).items(), *single.items()]:
         more = (notes or {}).get(title, ())
         for i, (across, up) in enumerate(zip(*_columns(values), strict=True)):
             text = f"{title}\n{x}: {format_number(across)}\n{y}: {format_number(up)}"
@@ -232,12 +231,11 @@ def compare_plot(
     start = ranked[-1][1] if line is None else line
     axes.hlines(rows, start, [v for _, v in ranked], color=SERIES[0], alpha=0.35, lw=2)
     axes.plot([v for _, v in ranked], rows, "o", color=SERIES[0], ms=8, mec=PAPER, mew=0.8)
-    for row, (_, value) in enumerate(ranked):
-        axes.annotate(f"{value:.4g}", (value, row), (9, 0), textcoords="offset points", va="center")
     for row, (name, value) in enumerate(ranked):
-        more = (
-            "" if reference is None else f"\n{value - float(reference[1]):+.4g} to {reference[0]}"
-        )
+        axes.annotate(f"{value:.4g}", (value, row), (9, 0), textcoords="offset points", va="center")
+        more = ""
+        if reference:
+            more = f"\n{value - float(reference[1]):+.4g} to {reference[0]}"
         spot(axes, value, row, f"{name}\n{x}: {value:.4g}{more}")
     if reference:
         axes.axvline(reference[1], color=MUTED, lw=1.2, ls=(0, (4, 3)))
@@ -259,6 +257,10 @@ def _columns(points: Points) -> tuple[list[float], list[float]]:
     return [float(x) for x, _ in points], [float(y) for _, y in points]
 
 
+def _step(point: tuple[SupportsFloat, SupportsFloat]) -> float:
+    return float(point[0])
+
+
 def _ladder_spots(axes: Axes, lines: Mapping[str, np.ndarray], x: str) -> None:
     """A text for each score; for each layer where there are too many."""
     if sum(map(len, lines.values())) <= MOST:
@@ -278,8 +280,10 @@ def _ladder_spots(axes: Axes, lines: Mapping[str, np.ndarray], x: str) -> None:
 
 def _curve_strips(axes: Axes, curves: Mapping[str, Points], x: str) -> None:
     """A text for each of some steps, with the value that every curve had there last."""
-    columns = {name: _columns(values) for name, values in curves.items() if len(values)}
-    steps = np.array(sorted({step for across, _ in columns.values() for step in across}))
+    columns = {
+        name: np.array(_columns(sorted(v, key=_step))) for name, v in curves.items() if len(v)
+    }
+    steps = np.unique(np.concatenate([across for across, _ in columns.values()] or [[]]))
     if len(steps) > STRIPS:
         steps = steps[np.linspace(0, len(steps) - 1, STRIPS).round().astype(int)]
     if not len(steps):
@@ -290,7 +294,7 @@ def _curve_strips(axes: Axes, curves: Mapping[str, Points], x: str) -> None:
     for step, left, right in zip(steps, edges[:-1], edges[1:], strict=True):
         told = [f"{x} {step:g}"]
         for name, (across, up) in columns.items():
-            past = [value for other, value in zip(across, up, strict=True) if other <= step]
+            past = np.searchsorted(across, step, "right")
             if past:
-                told.append(f"{name}: {format_number(past[-1])}")
+                told.append(f"{name}: {format_number(float(up[past - 1]))}")
         strip(axes, left, right, "\n".join(told))
