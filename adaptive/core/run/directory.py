@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from adaptive.core.run.environment import environment, peak_memory
 from adaptive.core.run.lock import locked
 from adaptive.core.run.metrics import MetricsLog
 from adaptive.core.run.task import TaskConfig
+from adaptive.core.run.tracking import Tracking
 
 REPORT = "report.html"
 
@@ -41,9 +42,11 @@ class RunDir:
 
     Attributes:
         path: the directory; created with its parents.
+        tracking: where else it is shown, while it is open.
     """
 
     path: Path
+    tracking: Tracking = field(default_factory=Tracking, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
@@ -57,7 +60,7 @@ class RunDir:
     @property
     def metrics(self) -> MetricsLog:
         """The log of steps."""
-        return MetricsLog(self.path / "metrics.jsonl")
+        return MetricsLog(self.path / "metrics.jsonl", self.tracking)
 
     @contextlib.contextmanager
     def opened(self, config: TaskConfig, command: str) -> Iterator[None]:
@@ -72,7 +75,7 @@ class RunDir:
             plain = to_plain(config)
             text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
             atomic_write_text(self.path / "config.yaml", text)
-            with self._recorded(config, command):
+            with self._recorded(config, command), self._tracked(config):
                 yield
 
     def status(self, state: str, stage: str | None = None, error: str | None = None) -> None:
@@ -102,6 +105,7 @@ class RunDir:
         if report is not None:
             atomic_write_bytes(self.path / REPORT, report.read_bytes())
         atomic_write_json(self.path / "summary.json", summary)
+        self.tracking.summary(summary)
 
     def unpublish(self) -> None:
         """Removes the results of an earlier configuration before they become wrong."""
@@ -124,6 +128,17 @@ class RunDir:
                 f"{self.path} holds a run of {name!r} (task {task}), not of {config.name!r} "
                 f"(task {config.task}): choose another hydra.run.dir"
             )
+
+    @contextlib.contextmanager
+    def _tracked(self, config: TaskConfig) -> Iterator[None]:
+        """Shows the run in the trackers that the configuration names."""
+        object.__setattr__(self, "tracking", Tracking.start(self.path, config))
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            self.tracking.close(failed)
 
     @contextlib.contextmanager
     def _recorded(self, config: TaskConfig, command: str) -> Iterator[None]:

@@ -15,6 +15,7 @@ from adaptive.core.run.failure import failures_recorded, full_disk_told
 from adaptive.core.run.ranks import Ranks
 from adaptive.core.run.stage import Stage
 from adaptive.core.run.task import TASKS, TaskConfig
+from adaptive.core.run.tracking import check_trackers
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Experiment:
         if dir is None:
             dir = Path("runs", self.config.name, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
         resolve_device(self.config.device)  # a device that is not there leaves no directory
+        check_trackers(self.config.tracking)
         joined = ranks is None
         ranks = ranks or Ranks.here(self.config.device)
         dir = Path(ranks.broadcast(str(Path(dir).resolve()) if ranks.world > 1 else str(dir)))

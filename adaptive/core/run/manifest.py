@@ -11,6 +11,7 @@ from typing import Any
 
 from adaptive._version import __version__
 from adaptive.core.run.atomic import TEMPORARY, atomic_write_json, to_plain
+from adaptive.core.run.task import TaskConfig
 
 MANIFEST = "manifest.json"
 
@@ -30,7 +31,16 @@ def fingerprint(stage: str, depends_on: Any, seed: int, inputs: Mapping[str, str
         seed: the run's seed.
         inputs: name of each stage that it reads to the ``result`` of that stage's manifest.
     """
-    return digest([__version__, stage, depends_on, seed, dict(inputs)])
+    return digest([__version__, stage, _untracked(depends_on), seed, dict(inputs)])
+
+
+def _untracked(value: Any) -> Any:
+    """Without the setting that changes no result: where else a run is shown."""
+    if isinstance(value, TaskConfig):
+        return {name: item for name, item in to_plain(value).items() if name != "tracking"}
+    if isinstance(value, (list, tuple)):
+        return [_untracked(item) for item in value]
+    return value
 
 
 def file_table(directory: Path) -> dict[str, dict[str, Any]]:

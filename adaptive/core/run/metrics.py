@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 from adaptive.core.run.atomic import atomic_write_text, to_plain
+from adaptive.core.run.tracking import Tracking
 
 
 class MetricsLog:
@@ -19,10 +20,12 @@ class MetricsLog:
 
     Args:
         path: the file; it need not exist.
+        tracking: gets every record too.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, tracking: Tracking | None = None):
         self.path = path
+        self._tracking = tracking or Tracking()
 
     def start(self, stage: str, *, anew: bool) -> None:
         """Prepares for ``stage``: drops a torn last line and, if ``anew``, its old records."""
@@ -37,6 +40,7 @@ class MetricsLog:
             os.write(descriptor, line.encode())  # one call: a kill cannot split it in user space
         finally:
             os.close(descriptor)
+        self._tracking.log(stage, record["step"], metrics)
 
     def finish(self) -> None:
         """Drops records that a later one with the same identity replaces."""

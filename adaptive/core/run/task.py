@@ -21,6 +21,7 @@ class TaskConfig:
     task: str = ""  # name in TASKS; the Hydra group option `task=...` sets it
     seed: int = 0  # every stage is seeded from this number and its own name
     device: str = "auto"  # "cpu", "cuda", "cuda:1"; "auto" takes a GPU where there is one
+    tracking: list[str] = field(default_factory=list)  # also shown in "tensorboard", "wandb"
 
     def validate(self) -> None:
         """Raises ``UserError`` for values that the types allow and the task does not."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import yaml
+from collections.abc import Mapping
 
 from adaptive.core.report import Report, frontier_plot
-from adaptive.core.run import StageContext, to_plain
+from adaptive.core.run import StageContext
 from adaptive.textscale.compare.stages import read_tables
 from adaptive.textscale.config import TextEvalConfig
 
@@ -32,22 +30,33 @@ def report_comparison(config: TextEvalConfig, context: StageContext) -> None:
     report.section("Methods").table(
         rows, "Pixels of all inputs of the networks with padding; median wall time of an image"
     )
-    singles = [row for name, row in table.items() if name.startswith("single_")]
+    singles = {name: row for name, row in table.items() if name.startswith("single_")}
     others = {
         name: [(row["megapixels"], 100 * row["f"])]
         for name, row in table.items()
         if name != "adaptive" and not name.startswith("single_")
     }
     if singles:
-        others["single scale"] = [(row["megapixels"], 100 * row["f"]) for row in singles]
+        others["single scale"] = [(row["megapixels"], 100 * row["f"]) for row in singles.values()]
+    notes = {name: [_told(row)] for name, row in table.items()}
+    notes["single scale"] = [f"{name}: {_told(row)}" for name, row in singles.items()]
     figure = frontier_plot(
-        [(own["megapixels"], 100 * own["f"])], x="megapixels an image", y="F (%)", others=others
+        [(own["megapixels"], 100 * own["f"])],
+        x="megapixels an image",
+        y="F (%)",
+        others=others,
+        notes=notes,
+        name="adaptive",
     )
     report.figure(figure, "F against pixels: up and left is better")
-    plain: dict[str, Any] = to_plain(config)
-    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-    report.section("Configuration").code("config.yaml", text)
-    report.save(context.dir / "report.html")
+    report.provenance(config, context.run.path).save(context.dir / "report.html")
+
+
+def _told(row: Mapping[str, float]) -> str:
+    return (
+        f"precision {100 * row['precision']:.1f} %, recall {100 * row['recall']:.1f} %, "
+        f"{row['ms_per_image']:.0f} ms"
+    )
 
 
 def _budget(config: TextEvalConfig) -> str:

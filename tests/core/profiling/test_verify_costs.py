@@ -167,7 +167,7 @@ def test_the_files(finished):
 def test_the_report_holds_a_figure_for_each_kind_and_every_measurement(finished, model):
     page = finished.report.read_text(encoding="utf-8")
     assert f"Costs of {model}" in page
-    assert page.count("<figure>") == page.count("<svg") == 3
+    assert page.count("<figure>") == 3
     for title in ("Decode", "Generation", "Memory", "Measurements"):
         assert f">{title}</h2>" in page
     for name in ("decode", "generate", "memory"):
@@ -186,7 +186,7 @@ def test_without_generations_there_is_neither_time_nor_memory_of_them(
     result = experiment(model, *settings).run(tmp_path / "run")
     assert "decode.error.mean" in result.summary
     assert not {key for key in result.summary if key.startswith(("generate.", "memory."))}
-    assert (result.dir / "report.html").read_text().count("<svg") == 1
+    assert (result.dir / "report.html").read_text().count("<figure>") == 1
 
 
 # --- killed, resumed, changed ---

@@ -85,3 +85,29 @@ def test_a_table_has_every_key_and_marks_what_is_missing():
     assert "a<b" in shown.words and shown.words.count("–") == 2
     assert '<th scope="col" class="n">loss</th>' in source
     assert '<th scope="col">model</th>' in source
+
+
+@pytest.mark.parametrize(
+    ("values", "right"),
+    [
+        (["1.53x", "0.9x"], True),
+        (["+2.2 %", "-0.1 %", ""], True),
+        (["18.06 MiB", "-"], True),
+        (["3,160,896", None], True),
+        (["1.2e-09"], True),
+        (["855.7M params", "0 params"], True),
+        (["1280 x 720"], False),
+        (["kv2+ffn512"], False),
+        (["7 of 16"], False),
+        (["2026-11-23"], False),
+        (["12, 13"], False),
+        (["no", "3"], False),
+    ],
+)
+def test_numbers_with_units_stand_to_the_right(values, right):
+    assert ('<td class="n">' in table([{"a": value} for value in values])) == right
+
+
+def test_what_a_table_is_about_does_not_scroll_with_it():
+    source = table([{"a": 1}], "About <it>")
+    assert source.startswith('<p class="caption">About &lt;it&gt;</p><div class="wide table"')
