@@ -4,8 +4,8 @@ The first word after a fence is the language. Blocks of ``sh``, ``python`` and `
 second what becomes of them:
 
 - ``run``: the tests run it, in a directory that all blocks of its page share, in their order;
-- ``compose``: it needs a GPU, a large model or the reader's data, so its commands are only composed
-  to a validated configuration, its imports made, and the files and targets that it names looked for;
+- ``compose``: it needs a GPU, a large model, much time or the reader's data, so its commands are only
+  composed to a validated configuration, its imports made, and the files that it names looked for;
 - ``file=NAME``: it is the content of a file, which later blocks of the page find there.
 """
 
@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CHECKED = ("sh", "python", "yaml")
 KINDS = re.compile(r"run|compose|file=\S+")
-BLOCK = re.compile(r"^```(.*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"(?<!\S)#.*")
 # Options of the command line that are not settings of an experiment.
 PRINTING = {"--help", "--cfg", "job", "--resolve"}
@@ -71,7 +72,7 @@ def blocks_of(page: Path) -> list[Block]:
 def commands(text: str) -> Iterator[list[str]]:
     """The words of each command of a shell block, comments left out and lines joined."""
     for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.split(COMMENT.sub("", line))
+        words = shlex.split(os.path.expandvars(COMMENT.sub("", line)))
         if words:
             yield words
 
@@ -133,7 +134,7 @@ def check_command(words: list[str], folder: Path) -> None:
             path = folder / script if (folder / script).exists() else ROOT / script
             source = path.read_text(encoding="utf-8")
             unknown = [w for w in rest if w.startswith("--") and w.split("=")[0] not in source]
-            assert not unknown or "run.main()" in source, f"{script} takes no {unknown}"
+            assert not unknown or "adaptive.run" in source, f"{script} takes no {unknown}"
         case "make", [target, *_]:
             makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
             assert f"\n{target}:" in makefile, f"the Makefile has no target {target}"
@@ -145,11 +146,18 @@ def check_command(words: list[str], folder: Path) -> None:
             raise AssertionError(f"nothing checks the command {shlex.join(words)!r}")
 
 
-def check_python(block: Block) -> None:
+def check_python(block: Block, own: Container[str] = ()) -> None:
     """Fails where a Python block does not parse, imports what there is not, or loads an experiment
-    that would be refused."""
+    that would be refused.
+
+    Args:
+        block: of a page.
+        own: modules that the page makes itself.
+    """
     for node in ast.walk(ast.parse(block.text, str(block))):
         match node:
+            case ast.ImportFrom(module=str(module)) if module in own:
+                pass
             case ast.Import(names):
                 for alias in names:
                     importlib.import_module(alias.name)

@@ -66,7 +66,7 @@ torch.manual_seed(0)
 
 # %%
 parent = load_parent("zoo:llama-tiny", torch.device("cpu"), torch.float32)
-rows = Rows.concatenate(list(sample_rows(parent.model, length=128, tokens=16_384, batch_size=128)))
+rows = Rows.concatenate(list(sample_rows(parent.model, length=128, tokens=12_000, batch_size=64)))
 held = rows.first(2048)
 train = rows.select(torch.arange(len(held), len(rows)))
 print(f"{train.tokens} tokens to train on, {held.tokens} held out")
