@@ -4,7 +4,7 @@ The first word after a fence is the language. Blocks of ``sh``, ``python`` and `
 second what becomes of them:
 
 - ``run``: the tests run it, in a directory that all blocks of its page share, in their order;
-- ``compose``: it needs a GPU, a large model, much time or the reader's data, so its commands are only
+- ``compose``: it needs a GPU, a large model, time or the reader's data, so its commands are only
   composed to a validated configuration, its imports made, and the files that it names looked for;
 - ``file=NAME``: it is the content of a file, which later blocks of the page find there.
 """
