@@ -176,6 +176,8 @@ print(f"KL: sum of scores {answer.loss:.3f}, measured {kl:.3f}")
 # %%
 choices = {"child": answer.choice, "greedy": BASELINES["greedy"](problem, budget, 0)}
 for name, choice in choices.items():
+    if choice is None:
+        continue  # greedy found nothing within the budget
     other = realise(parent.model, blocks_of(space, choice), library)
     start = evaluate(other, held, 16_384, parent.model)
     distill_globally(other, parent.model, train, GKDConfig(tokens=train.tokens), seed=0)

@@ -96,10 +96,10 @@ def sums(entries_GK: np.ndarray) -> np.ndarray:
     return total
 
 
-limits = budget.resolve(problem)
+limits = {name: limit.max or np.inf for name, limit in budget.resolve(problem).items()}
 fits = np.ones(5**10, dtype=bool)
 for name, cost_GK in problem.cost.items():
-    fits &= sums(cost_GK) + problem.fixed.get(name, 0.0) <= limits[name].max
+    fits &= sums(cost_GK) + problem.fixed.get(name, 0.0) <= limits[name]
 best = sums(problem.loss)[fits].min()
 print(f"bound {answer.bound:.6f} <= optimum {best:.6f} <= answer {answer.loss:.6f}")
 
@@ -121,7 +121,7 @@ print(f"bound {answer.bound:.6f} <= optimum {best:.6f} <= answer {answer.loss:.6
 # %%
 per_ms, per_mb = 1e-3 * answer.price["latency"], 1e6 * answer.price["memory"]
 print(f"a millisecond more saves {per_ms:.4f}, a megabyte more {per_mb:.4f}")
-looser = Budget({"latency": limits["latency"].max + 1e-3, "memory": "62%"})
+looser = Budget({"latency": limits["latency"] + 1e-3, "memory": "62%"})
 print(f"tried: {answer.loss - solve(problem, looser).loss:.4f} for the millisecond")
 
 # %% [markdown]
@@ -136,7 +136,7 @@ print(f"tried: {answer.loss - solve(problem, looser).loss:.4f} for the milliseco
 # %%
 front = frontier(problem, [{"latency": f"{percent}%"} for percent in range(2, 101, 2)])
 print(f"{len(front.feasible())} of {len(front)} budgets can be met")
-points = [(1e3 * a.cost["latency"], a.loss) for _, a, _ in front.feasible()]
+points = [(1e3 * row["latency"], row["loss"]) for row in front.table() if row["loss"] is not None]
 lone = np.array([problem.reference, *rng.integers(0, 5, (60, 10))])
 at_random = [(1e3 * problem.total(c)["latency"], problem.total_loss(c)) for c in lone]
 frontier_plot(points, x="latency (ms)", y="loss", others={"at random": at_random})
