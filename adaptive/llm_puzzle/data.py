@@ -176,7 +176,7 @@ def _token_rows(
 def documents(source: str, config: DataConfig, key: str) -> Iterator[str]:
     """The documents of a text source, one after the other."""
     path = Path(source).expanduser()
-    texts = [read_text(path)] if path.exists() else _hub_texts(source, key)
+    texts = [read_text(path)] if path.exists() else _hub_texts(source, config.column, key)
     if config.document_start is None:
         yield from (text for text in texts if text.strip())
         return
@@ -190,8 +190,8 @@ def documents(source: str, config: DataConfig, key: str) -> Iterator[str]:
                 yield document.strip()
 
 
-def _hub_texts(name: str, key: str) -> Iterator[str]:
-    """The ``text`` column of a `datasets` data set, given as NAME or NAME:SUBSET."""
+def _hub_texts(name: str, column: str, key: str) -> Iterator[str]:
+    """A column of a `datasets` data set, given as NAME, NAME:SUBSET or NAME:SUBSET:SPLIT."""
     missing = f"{key}={name} is neither a file nor a directory"
     if "." in Path(name).suffix or name.startswith(("/", "./", "../", "~")):
         raise UserError(missing)
@@ -201,15 +201,22 @@ def _hub_texts(name: str, key: str) -> Iterator[str]:
         raise UserError(
             f"{missing}, and reading it as a data set needs `pip install datasets`"
         ) from None
-    repository, _, subset = name.partition(":")
+    repository, subset, split, *more = [*name.split(":"), "", ""]
+    if any(more):
+        raise UserError(f"{key}={name} has too many parts: give NAME:SUBSET:SPLIT")
     try:
-        data = load_dataset(repository, subset or None, split="train", streaming=True)
+        data = load_dataset(repository, subset or None, split=split or "train", streaming=True)
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise UserError(
             f"{missing} nor a data set to be had ({type(error).__name__}); check the name and the "
             "network"
         ) from error
-    return (record["text"] for record in data)
+    for record in data:
+        if column not in record:
+            raise UserError(
+                f"data.column={column} is not in {name}, choose one of {', '.join(record)}"
+            )
+        yield record[column]
 
 
 def random_rows(vocab: int, length: int, tokens: int) -> Rows:

@@ -40,7 +40,9 @@ class Puzzle:
 
     @cached_property
     def parent_fingerprint(self) -> str:
-        tokenizer = self.directory.glob("tokenizer*")
+        # What text becomes is a part of the parent: special tokens are in a file of their own.
+        names = ("tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt")
+        tokenizer = (path for name in names for path in self.directory.glob(name))
         weights = weight_files(self.directory)
         return fingerprint([self.directory / "config.json", *weights, *tokenizer])
 

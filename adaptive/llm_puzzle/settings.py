@@ -41,13 +41,15 @@ class DataConfig:
     """Text for calibration, training and validation."""
 
     # "self" (sampled from the parent: no data set needed), "random" (tokens, for timing), a text
-    # file (.txt, .xz), a directory of them, or the name of a `datasets` data set
+    # file (.txt, .xz), a directory of them, or a `datasets` data set, as NAME, NAME:SUBSET or
+    # NAME:SUBSET:SPLIT (train by default; the subset may be empty)
     calibration: str = "self"
     # the same kinds; null holds out part of the calibration documents
     validation: str | None = None
     # regular expression at which a new document starts; what it matches outside of a lookahead is
     # dropped; null makes every file one document, cut into rows of `length` tokens
     document_start: str | None = None
+    column: str = "text"  # of a `datasets` data set
     length: int = 256  # tokens in a row, BOS included; a longer document is cut off or cut up
     tokens: int = 65_536  # calibration tokens read or sampled
     validation_tokens: int = 16_384

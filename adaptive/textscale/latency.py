@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,11 @@ class LatencyModel:
 
     @classmethod
     def measure(
-        cls, detector: Detector, sides: Sequence[int] = SIDES, repeats: int = 3
+        cls,
+        detector: Detector,
+        sides: Sequence[int] = SIDES,
+        repeats: int = 3,
+        now: Callable[[], float] = time.perf_counter,
     ) -> LatencyModel:
         """Times a detector on noise of several sizes, on the device that it runs on.
 
@@ -42,15 +46,16 @@ class LatencyModel:
             detector: what to time.
             sides: of square inputs in pixels.
             repeats: timings of each size, after one that warms up.
+            now: the clock, in seconds.
         """
         noise = np.random.default_rng(0)
         images = [noise.integers(0, 256, (side, side, 3), np.uint8) for side in sides]
         seconds_RS = np.zeros((repeats + 1, len(sides)))
         for row_S in seconds_RS:
             for s, image in enumerate(images):
-                start = time.perf_counter()
+                start = now()
                 detector(image)
-                row_S[s] = time.perf_counter() - start
+                row_S[s] = now() - start
         seconds_S = np.median(seconds_RS[1:], 0)
         pixels_S = np.array([float(side * side) for side in sides])
         design_S2 = np.stack([np.ones(len(sides)), pixels_S], 1) / seconds_S[:, None]

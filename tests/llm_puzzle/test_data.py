@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -259,3 +260,38 @@ def test_rows_survive_the_disk(rows, tmp_path):
 def test_steps_see_about_as_many_tokens_as_asked(tokens, steps):
     rows = Rows.pack([[1] * 10] * 16)
     assert steps_for(tokens, rows, 4) == steps
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A stand-in for `datasets`: data sets of two stories a split."""
+    asked = []
+
+    def load_dataset(repository, subset, *, split, streaming):
+        asked.append((repository, subset, split, streaming))
+        return [{"id": i, "story": f"{split} {i}"} for i in range(2)]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("stories", ("stories", None, "train")),
+        ("me/stories:old", ("me/stories", "old", "train")),
+        ("stories:old:test", ("stories", "old", "test")),
+        ("stories::validation", ("stories", None, "validation")),
+    ],
+)
+def test_a_data_set_has_subsets_splits_and_columns(hub, source, parts):
+    config = DataConfig(calibration=source, column="story")
+    assert list(documents(source, config, "data.calibration")) == [f"{parts[2]} {i}" for i in "01"]
+    assert hub == [(*parts, True)]
+
+
+def test_mistakes_about_a_data_set(hub):
+    with pytest.raises(UserError, match="data.column=text is not in stories, .* id, story"):
+        list(documents("stories", DataConfig(), "data.calibration"))
+    with pytest.raises(UserError, match="data.calibration=a:b:c:d has too many parts"):
+        list(documents("a:b:c:d", DataConfig(), "data.calibration"))

@@ -114,7 +114,7 @@ def test_the_smallest_child_is_embedding_and_head(planned):
 # --- refusals ---
 
 
-@pytest.mark.parametrize("hardware", ["h200", "l4", "a100-80gb"])
+@pytest.mark.parametrize("hardware", ["l4", "a100-80gb"])
 def test_a_device_without_a_table_is_refused_with_those_that_have_one(tmp_path, hardware):
     assert hardware not in shipped_devices()
     with pytest.raises(UserError) as refusal:

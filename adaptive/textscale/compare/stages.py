@@ -33,7 +33,8 @@ def open_images(config: TextEvalConfig) -> LabelledImages:
     """
     root = Path(config.data.root).expanduser()
     gt = None if config.data.gt is None else root / config.data.gt
-    return LabelledImages(root / config.data.images, gt, config.data.format)
+    settings = "data.images", "data.gt"
+    return LabelledImages(root / config.data.images, gt, config.data.format, settings)
 
 
 def single_scales(config: TextEvalConfig, context: StageContext) -> None:

@@ -40,14 +40,15 @@ class Photographs:
         Raises:
             UserError: there are none.
         """
-        self._labelled = None if gt is None else LabelledImages(path, gt)
+        settings = "render.photographs", "render.photographs_gt"
+        self._labelled = None if gt is None else LabelledImages(path, gt, settings=settings)
         if path == "skimage":
             import skimage
 
-            self._files = open_files(Path(skimage.__file__).parent / "data", "photographs")
+            self._files = open_files(Path(skimage.__file__).parent / "data", settings[0])
             self._names = [name for name in self._files.names if name in SKIMAGE]
         else:
-            self._files = open_files(path, "photographs")
+            self._files = open_files(path, settings[0])
             self._names = self._files.ending(IMAGES)
         if not self._names:
             raise UserError(f"photographs={path} holds no images ({', '.join(IMAGES)})")

@@ -62,7 +62,7 @@ class RenderConfig:
 
 
 @dataclass
-class TextscaleRenderConfig(TaskConfig):
+class TextRenderConfig(TaskConfig):
     """Render annotated images into a folder of ICDAR's form."""
 
     device: str = "cpu"  # nothing here runs elsewhere
@@ -86,6 +86,6 @@ class TextscaleRenderConfig(TaskConfig):
 
 TASKS.register(
     "textscale_render",
-    config=TextscaleRenderConfig,
+    config=TextRenderConfig,
     entry="adaptive.textscale.data.stages:render_stages",
 )

@@ -40,6 +40,7 @@ class LabelledImages(Sequence[Any]):
         images: str | os.PathLike[str],
         gt: str | os.PathLike[str] | None = None,
         format: str = "icdar15",
+        settings: tuple[str, str] = ("images", "gt"),
     ):
         """Opens a set.
 
@@ -47,24 +48,26 @@ class LabelledImages(Sequence[Any]):
             images: folder, ``.tar`` or ``.zip`` of ``img_N.jpg`` (any name, any common format).
             gt: folder, ``.tar`` or ``.zip`` of ``gt_img_N.txt``; None: beside the photographs.
             format: of the annotations, ``icdar15`` or ``mlt17``.
+            settings: what names the two, for messages.
 
         Raises:
             UserError: nothing is there, annotations are wrong, or photographs have none.
         """
         FORMATS[format]
-        self._images = open_files(images, "images")
-        self._gt = self._images if gt is None else open_files(gt, "gt")
+        self._images = open_files(images, settings[0])
+        self._gt = self._images if gt is None else open_files(gt, settings[1])
         self._file = by_sample(self._images, IMAGES)
         texts = by_sample(self._gt, TEXTS, ["gt_"])
         self.names = [name for name in self._file if name in texts]
         self.unreadable: list[str] = []
         if not self._file:
-            raise UserError(f"images={images} holds no images ({', '.join(IMAGES)})")
+            raise UserError(f"{settings[0]}={images} holds no images ({', '.join(IMAGES)})")
         lacking = [name for name in self._file if name not in texts]
         if lacking:
             raise UserError(
-                f"gt={self._gt.path} has no gt_{lacking[0]}.txt for {self._file[lacking[0]]} "
-                f"({len(lacking)} such): add an empty file for an image without text"
+                f"{settings[gt is not None]}={self._gt.path} has no gt_{lacking[0]}.txt for "
+                f"{self._file[lacking[0]]} ({len(lacking)} such): add an empty file for an image "
+                "without text"
             )
         self.words = [
             read_words(self._gt.read(texts[name]), format, name=f"{self._gt.path}/{texts[name]}")

@@ -13,7 +13,7 @@ import yaml
 from adaptive.core.report import Report
 from adaptive.core.report.style import SERIES, canvas, house_style
 from adaptive.core.run import StageContext, to_plain
-from adaptive.textscale.data.config import TextscaleRenderConfig
+from adaptive.textscale.data.config import TextRenderConfig
 from adaptive.textscale.data.labelled import LabelledImages, Sample
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PICTURES, SIDE = 6, 360
 
 
-def report_render(context: StageContext, config: TextscaleRenderConfig) -> None:
+def report_render(context: StageContext, config: TextRenderConfig) -> None:
     """Writes the page: some of the images with their words, and the heights of all words."""
     scales = json.loads((context.input("render") / "scales.json").read_text(encoding="utf-8"))
     images = LabelledImages(Path(config.output).expanduser())

@@ -19,7 +19,7 @@ from adaptive.core.run import (
     atomic_write_text,
     digest,
 )
-from adaptive.textscale.data.config import TextscaleRenderConfig
+from adaptive.textscale.data.config import TextRenderConfig
 from adaptive.textscale.data.icdar import format_words, read_words
 from adaptive.textscale.data.samples import RenderedImages, stream
 from adaptive.textscale.words import short_sides
@@ -28,7 +28,7 @@ MARK = "render.json"
 """In the output: what its images were rendered with."""
 
 
-def render_stages(config: TextscaleRenderConfig) -> list[Stage]:
+def render_stages(config: TextRenderConfig) -> list[Stage]:
     """The stages of a ``textscale_render`` run, in order.
 
     Raises:
@@ -42,7 +42,7 @@ def render_stages(config: TextscaleRenderConfig) -> list[Stage]:
     ]
 
 
-def render(config: TextscaleRenderConfig, context: StageContext) -> None:
+def render(config: TextRenderConfig, context: StageContext) -> None:
     """Writes ``img_N.jpg`` and ``gt_img_N.txt`` into the output; those that are there are kept."""
     import cv2
 
@@ -77,7 +77,7 @@ def render(config: TextscaleRenderConfig, context: StageContext) -> None:
     )
 
 
-def _output(config: TextscaleRenderConfig) -> Path:
+def _output(config: TextRenderConfig) -> Path:
     """The folder to write to.
 
     Raises:
@@ -98,11 +98,11 @@ def _output(config: TextscaleRenderConfig) -> Path:
     return output
 
 
-def _own(config: TextscaleRenderConfig) -> dict[str, str]:
+def _own(config: TextRenderConfig) -> dict[str, str]:
     return {"sha256": digest([config.render, config.seed, config.quality])}
 
 
-def _report(config: TextscaleRenderConfig, context: StageContext) -> None:
+def _report(config: TextRenderConfig, context: StageContext) -> None:
     from adaptive.textscale.data.report import report_render
 
     report_render(context, config)

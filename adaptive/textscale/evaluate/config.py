@@ -9,7 +9,7 @@ from adaptive.core.run import TASKS, TaskConfig
 
 
 @dataclass
-class TextscaleScoreConfig(TaskConfig):
+class TextScoreConfig(TaskConfig):
     """Score files of detections against annotations by the rules of ICDAR 2015."""
 
     device: str = "cpu"  # nothing here runs elsewhere
@@ -30,6 +30,6 @@ class TextscaleScoreConfig(TaskConfig):
 
 TASKS.register(
     "textscale_score",
-    config=TextscaleScoreConfig,
+    config=TextScoreConfig,
     entry="adaptive.textscale.evaluate.stages:score_stages",
 )

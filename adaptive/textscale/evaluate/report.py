@@ -12,13 +12,13 @@ import yaml
 from adaptive.core.report import Report
 from adaptive.core.run import StageContext, to_plain
 from adaptive.textscale.evaluate.by_height import BANDS, HeightRecall
-from adaptive.textscale.evaluate.config import TextscaleScoreConfig
+from adaptive.textscale.evaluate.config import TextScoreConfig
 
 WORST = 20
 """Images that the report lists: those with most mistakes."""
 
 
-def report_score(context: StageContext, config: TextscaleScoreConfig) -> None:
+def report_score(context: StageContext, config: TextScoreConfig) -> None:
     """Writes the page: the competition's numbers, recall by height, images with most mistakes."""
     found = json.loads((context.input("score") / "score.json").read_text(encoding="utf-8"))
     total, tight = found["total"], found["tiou"]

@@ -10,14 +10,14 @@ from adaptive.core.run import Stage, StageContext, atomic_write_json
 from adaptive.textscale.data.files import TEXTS, by_sample, open_files
 from adaptive.textscale.data.icdar import read_words
 from adaptive.textscale.evaluate.by_height import recall_by_height
-from adaptive.textscale.evaluate.config import TextscaleScoreConfig
+from adaptive.textscale.evaluate.config import TextScoreConfig
 from adaptive.textscale.evaluate.icdar import match, score
 from adaptive.textscale.evaluate.results import read_results
 from adaptive.textscale.evaluate.tiou import tiou
 from adaptive.textscale.words import Detections, Words
 
 
-def score_stages(config: TextscaleScoreConfig) -> list[Stage]:
+def score_stages(config: TextScoreConfig) -> list[Stage]:
     """The stages of a ``textscale_score`` run, in order.
 
     Raises:
@@ -33,7 +33,7 @@ def score_stages(config: TextscaleScoreConfig) -> list[Stage]:
     ]
 
 
-def read_gt(config: TextscaleScoreConfig) -> dict[str, Words]:
+def read_gt(config: TextScoreConfig) -> dict[str, Words]:
     """Annotations by sample.
 
     Raises:
@@ -49,7 +49,7 @@ def read_gt(config: TextscaleScoreConfig) -> dict[str, Words]:
     }
 
 
-def score_files(config: TextscaleScoreConfig, context: StageContext) -> None:
+def score_files(config: TextScoreConfig, context: StageContext) -> None:
     """Scores all images; one without a file of results has no detections."""
     gt, results = read_gt(config), read_results(config.results)
     strangers = [sample for sample in results if sample not in gt]
@@ -83,7 +83,7 @@ def score_files(config: TextscaleScoreConfig, context: StageContext) -> None:
     )
 
 
-def _report(config: TextscaleScoreConfig, context: StageContext) -> None:
+def _report(config: TextScoreConfig, context: StageContext) -> None:
     from adaptive.textscale.evaluate.report import report_score
 
     report_score(context, config)

@@ -36,7 +36,8 @@ def open_images(config: TextTrainConfig, name: str) -> LabelledImages:
     assert isinstance(source, SourceConfig)
     root = Path(config.data.root).expanduser()
     gt = None if source.gt is None else root / source.gt
-    return LabelledImages(root / source.images, gt)
+    group = f"data.{name}" if name == VALID else f"data.train.{name}"
+    return LabelledImages(root / source.images, gt, settings=(f"{group}.images", f"{group}.gt"))
 
 
 def describe_data(config: TextTrainConfig, context: StageContext) -> None:
