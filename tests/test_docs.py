@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
 import re
@@ -103,6 +104,30 @@ def anchors(page: Path) -> set[str]:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     headings = re.findall(r"^#+ (.+)$", text, flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_messages_that_are_explained_are_those_of_the_program():
+    """Three words of each message of the tables follow each other in a text of the source."""
+    said = re.findall(r"^\| `(.+?)` ", (ROOT / "docs" / "troubleshooting.md").read_text(), re.M)
+    known = "\n".join(text for path in ROOT.glob("adaptive/**/*.py") for text in texts(path))
+    assert len(said) > 30
+    strange = []
+    for message in said:
+        words = message.replace("...", " ").split()
+        windows = (words[i : i + 3] for i in range(max(1, len(words) - 2)))
+        if not any(" ".join(window) in known for window in windows):
+            strange.append(message)
+    assert strange == []
+
+
+def texts(path: Path) -> Iterator[str]:
+    """The string literals of a module, with a dot in the place of what is filled in."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            parts = (p.value if isinstance(p, ast.Constant) else "." for p in node.values)
+            yield "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
 def test_every_page_is_in_the_index():
