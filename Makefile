@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format types bench clean
+.PHONY: help install demo test test-all docs-test lint format types bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -31,6 +31,9 @@ test: $(STAMP) ## the quick tests, a worker a core (at most 4; ARGS='-n 0' for n
 
 test-all: $(STAMP) ## the slow tests too
 	$(BIN)/python -m pytest -m 'not gpu' $(ARGS)
+
+docs-test: $(STAMP) ## what the README, docs/ and the notebooks say, done: a quarter of an hour on two cores
+	$(BIN)/python -m pytest -n 0 -m 'not gpu' tests/test_docs.py tests/test_notebooks.py $(ARGS)
 
 lint: $(STAMP) ## style and format
 	$(BIN)/ruff check .

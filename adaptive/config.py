@@ -6,6 +6,8 @@ import hashlib
 import importlib
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import cast
 
 from hydra import compose, initialize_config_module
@@ -17,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from adaptive.core.errors import UserError
-from adaptive.core.run import TASKS, Experiment, TaskConfig
+from adaptive.core.run import TASKS, Experiment, Task, TaskConfig
 from adaptive.core.run.messages import reworded
 from adaptive.core.run.recipes import recipe_list
 
@@ -73,11 +75,53 @@ def register() -> None:
     OmegaConf.register_new_resolver("recipe_list", _help, replace=True)
 
 
+def free_settings(arguments: Sequence[str], config_dir: str | None = None) -> None:
+    """Lets a task's plain setting have the name of another task's group.
+
+    Hydra knows the groups of all tasks at once: it takes ``prior=centre`` of ``quadformer_eval``
+    for a choice of TextScale's group ``prior``. Where the arguments name such a setting, the task
+    that they choose decides what it is.
+
+    Args:
+        arguments: of the command line, after :func:`register`.
+        config_dir: the user's recipes.
+    """
+    named = {argument.lstrip("+~").partition("=")[0] for argument in arguments}
+    shared = {
+        group
+        for task in TASKS.values()
+        for group in task.groups
+        if group in named and any(_plain(other, group) for other in TASKS.values())
+    }
+    if not shared:
+        return
+    # Of a sweep over recipes the first decides; what cannot be composed is told later.
+    chosen = [a.split(",")[0] for a in arguments if a.startswith(("+exp=", "task="))]
+    try:
+        with initialize_config_module("adaptive.conf", version_base="1.3"):
+            name = compose("config", [*chosen, *_search_path(config_dir)]).get("task")
+    except Exception:
+        return
+    store = ConfigStore.instance().repo
+    for group in shared:
+        if name in TASKS and _plain(TASKS[name], group):
+            store.pop(group, None)
+
+
+def _plain(task: Task, name: str) -> bool:
+    """Whether a task has a setting of this name that is no group."""
+    return name not in task.groups and name in {field.name for field in fields(task.config)}
+
+
+def _search_path(config_dir: str | None) -> list[str]:
+    return [] if config_dir is None else [f"hydra.searchpath=[{RECIPES},file://{config_dir}]"]
+
+
 def load(name: str, *overrides: str, config_dir: str | None = None) -> Experiment:
     """See :func:`adaptive.load`."""
     register()
-    paths = [] if config_dir is None else [f"hydra.searchpath=[{RECIPES},file://{config_dir}]"]
-    arguments = [f"+exp={name}", *overrides]
+    paths, arguments = _search_path(config_dir), [f"+exp={name}", *overrides]
+    free_settings(arguments, config_dir)
     with reworded(arguments):
         with initialize_config_module("adaptive.conf", version_base="1.3"):
             composed = compose("config", [*arguments, *paths])

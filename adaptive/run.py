@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from adaptive.config import load, register, validated
+from adaptive.config import free_settings, load, register, validated
 from adaptive.core.errors import UserError
 from adaptive.core.run import Experiment
 from adaptive.core.run.commandline import job, told
@@ -36,14 +36,20 @@ def following(arguments: list[str]) -> None:
     """Takes part, as one of several processes, in the run that the main one directs."""
     if {"-m", "--multirun"} & set(arguments):
         raise UserError("several processes share one run, not a sweep: leave --multirun out")
-    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    flags.add_argument("--config-dir", "-cd")
-    known, others = flags.parse_known_args(arguments)
+    config_dir, others = _config_dir(arguments)
     names = [other for other in others if other.startswith("+exp=")]
     if not names:
         raise UserError("no experiment is named: add +exp=NAME")
     others = [other for other in others if other not in names]
-    load(names[0].removeprefix("+exp="), *others, config_dir=known.config_dir).run()
+    load(names[0].removeprefix("+exp="), *others, config_dir=config_dir).run()
+
+
+def _config_dir(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The user's recipes, and the other arguments."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--config-dir", "-cd")
+    known, others = flags.parse_known_args(arguments)
+    return known.config_dir, others
 
 
 def main() -> None:
@@ -57,6 +63,7 @@ def main() -> None:
             following(sys.argv[1:])
         else:
             register()
+            free_settings(sys.argv[1:], _config_dir(sys.argv[1:])[0])
             app()
 
 

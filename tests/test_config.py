@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import adaptive
-from adaptive import config
+from adaptive import config, run
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS
 from adaptive.core.run.recipes import recipes
@@ -93,6 +93,26 @@ def test_settings_may_be_called_like_folders_beside_the_recipes():
     loaded = adaptive.load("textscale_score", "gt=a", "results=b").config
     assert (loaded.gt, loaded.results) == ("a", "b")
     assert (Path(__file__).parents[1] / "experiments" / "results").is_dir()
+
+
+def test_a_setting_may_be_called_like_the_group_of_another_task():
+    for _ in range(2):  # neither keeps the other from what it means
+        network = adaptive.load("textscale_eval", "prior=onnx", "prior.path=x").config.prior
+        assert (network.kind, network.threshold) == ("onnx", 0.3)
+        assert adaptive.load("quadformer_eval", "prior=centre").config.prior == "centre"
+
+
+def test_so_on_the_command_line_and_in_a_users_recipe(tmp_path, monkeypatch, capsys):
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [quadformer_eval, _self_]\nname: mine\n"
+    )
+    arguments = ["--config-dir", str(tmp_path), "+exp=mine", "prior=centre", "--cfg", "job"]
+    monkeypatch.setattr(sys, "argv", ["adaptive", *arguments])
+    monkeypatch.setattr(run.signal, "signal", lambda *args: None)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    run.main()
+    assert yaml.safe_load(capsys.readouterr().out)["prior"] == "centre"
 
 
 @pytest.mark.parametrize("name", recipes())

@@ -14,7 +14,13 @@ NOTEBOOKS = sorted((ROOT / "experiments" / "notebooks").glob("*.py"))
 
 
 def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == ["quadformer", "textscale"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "own_family",
+        "puzzle",
+        "quadformer",
+        "textscale",
+        "tour",
+    ]
 
 
 @pytest.mark.slow
