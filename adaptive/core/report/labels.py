@@ -52,14 +52,19 @@ def arrange(figure: Figure) -> None:
         marks = [axes.transData.transform(line.get_xydata()) for line in axes.lines]
         mark_N2 = np.concatenate([_along(points) for points in marks])
 
-        def cost(place: tuple[Any, ...], written=written, mark_N2=mark_N2, axes=axes) -> float:
+        others = [axes.transData.transform(other.xy) for other in labels if other is not written]
+
+        def cost(
+            place: tuple[Any, ...], written=written, mark_N2=mark_N2, axes=axes, others=others
+        ) -> float:
             box = _put(written, place)
             inside = (mark_N2 >= (box.x0, box.y0)) & (mark_N2 <= (box.x1, box.y1))
-            # Names close to each other are taken for each other's.
+            # A name close to another one, or to another's mark, is taken for that one's.
             area, around = box.width * box.height, box.padded(CLEAR)
+            mistaken = sum(around.contains(x, y) for x, y in others)
             hidden = sum(_shared(box, other) + 0.2 * _shared(around, other) for other in taken)
             outside = 1 - _shared(box, axes.bbox) / area
-            return 20 * (hidden / area + outside) + float(inside.all(1).sum())
+            return 20 * (hidden / area + outside) + 5 * mistaken + float(inside.all(1).sum())
 
         best = min(PLACES, key=cost)
         taken.append(_put(written, best))

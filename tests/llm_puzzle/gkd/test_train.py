@@ -32,7 +32,8 @@ def test_distillation_brings_the_child_nearer(student, parent, rows):
     assert after.kl < 0.5 * before.kl and after.top1 > before.top1
     assert seen == pytest.approx(CONFIG.tokens, rel=0.2)
     assert [step for step, _ in logged] == list(range(len(logged)))
-    assert set(logged[0][1]) == {"cosine", "mse", "kl", "lm", "lr"}
+    assert set(logged[0][1]) == {"cosine", "mse", "kl", "lm", "lr", "tokens"}
+    assert logged[-1][1]["tokens"] == seen
     assert logged[-1][1]["kl"] < logged[0][1]["kl"]
     assert not student.training and not any(w.requires_grad for w in student.parameters())
 
