@@ -143,7 +143,9 @@ def test_a_sweep_goes_on_after_a_failure_and_resumes(command_line, tmp_path):
     assert sorted(states) == ["done", "done", "failed", "failed"]
     _, _, err = command_line(*sweep)
     assert sorted((tmp_path / "runs" / "toy" / "sweep").iterdir()) == directories
-    assert err.count("[report] done before, kept") == 2
+    assert err.count(": done before") == 2 and "[report]" not in err
+    assert "4 runs in " in err and "2 done before, 2 failed" in err
+    assert "collect them: python -m adaptive.run +exp=collect runs=runs/toy/sweep\n" in err
 
 
 def test_a_sweep_job_with_a_wrong_value_has_a_status(command_line, tmp_path):
