@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from adaptive.core import Budget, UserError, Workload, format_quantity
 from adaptive.core.cost import CostModel
 from adaptive.core.hardware import detect
-from adaptive.core.report import Report, frontier_plot
+from adaptive.core.report import Report, choice_text, frontier_plot
 from adaptive.core.run import Stage, StageContext, atomic_write_json, atomic_write_text, say
 from adaptive.llm_puzzle.arch import ARCHITECTURES, architecture, architecture_file, price
 from adaptive.llm_puzzle.blocks import BlockOption
@@ -116,13 +115,15 @@ def plan(ctx: StageContext, config: PuzzleConfig) -> None:
         problem = restricted.apply({0: problem}, budget, solver=config.search.solver)[0]
         found = latency_frontier(problem, config.search.frontier, config.search, budget)
         atomic_write_json(ctx.dir / "frontier.json", found)
-        points = [(1e3 * row["latency"], row["loss"]) for row in found if "loss" in row]
-        figure = frontier_plot(points, x=f"latency (ms), {kind}", y=config.score.metric)
+        solved = sorted((row for row in found if "loss" in row), key=lambda row: row["latency"])
+        points = [(1e3 * row["latency"], row["loss"]) for row in solved]
+        notes = {"frontier": [choice_text(problem, row["choice"]) for row in solved]}
+        x = f"latency (ms), {kind}"
+        figure = frontier_plot(points, x=x, y=config.score.metric, notes=notes)
         page.section("Frontier").figure(figure, "Optimal loss at each latency.")
         summary["frontier"] = f"{len(points)} points in frontier.json"
     ctx.summary(summary)
-    page.code("Configuration", json.dumps(_plain(config), indent=2))
-    page.save(ctx.dir / "report.html")
+    page.provenance(config, ctx.run.path).save(ctx.dir / "report.html")
 
 
 def _published(
@@ -212,9 +213,3 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _plain(config: PuzzleConfig) -> Any:
-    from adaptive.core.run import to_plain
-
-    return to_plain(config)

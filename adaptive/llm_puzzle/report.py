@@ -14,13 +14,15 @@ from adaptive.core import Allocation, ChoiceProblem, format_quantity
 from adaptive.core.report import (
     Report,
     allocation_plot,
+    choice_text,
     compare_plot,
+    curves_of,
     curves_plot,
     frontier_plot,
     ladder_plot,
     predicted_measured_plot,
 )
-from adaptive.core.run import StageContext, to_plain
+from adaptive.core.run import StageContext
 from adaptive.llm_puzzle import fusion, report_search
 from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.score import LayerScores, load_scores
@@ -30,6 +32,7 @@ METRIC_LABELS = {
     "lm_loss": "sum of replace-one-block loss increases (nats/token)",
     "cosine": "sum of replace-one-block cosine distances",
 }
+SIDES = {"attention": "attention", "ffn": "feed-forward"}
 
 
 def write(ctx: StageContext, config: PuzzleConfig) -> None:
@@ -47,11 +50,7 @@ def write(ctx: StageContext, config: PuzzleConfig) -> None:
     page = Report(f"Puzzle: {config.name}", f"{config.parent} on {ctx.device}")
     _headline(page, allocation, results["child"], checked)
     _frontier(page, ctx, config, problem, found, results, bound)
-    page.section("Chosen architecture").figure(
-        allocation_plot(problem, allocation, resource="latency"),
-        "Left: every option of every layer, darker where it costs more quality, the chosen one "
-        "framed. Right: latency of each layer, parent in outline, child filled.",
-    )
+    architecture(page, problem, allocation)
     promised = fusion.kept(ctx) or found["allocation"]
     _promise(page, promised["cost"], checked, _read(ctx.input("search") / "checks.json"))
     report_search.rounds(page, ctx, config.search.rounds)
@@ -65,8 +64,16 @@ def write(ctx: StageContext, config: PuzzleConfig) -> None:
     _exports(page, _read(ctx.input("export") / "compatibility.json"))
     _library(page, ctx, config, load_scores(ctx.input("scores")))
     _training(page, ctx)
-    page.section("Configuration").code("All settings", json.dumps(to_plain(config), indent=2))
-    page.save(ctx.dir / "report.html")
+    page.provenance(config, ctx.run.path).save(ctx.dir / "report.html")
+
+
+def architecture(page: Report, problem: ChoiceProblem, allocation: Allocation) -> None:
+    """The child beside the parent, layer by layer."""
+    page.section("Chosen architecture").figure(
+        allocation_plot(problem, allocation, resource="latency", names=("parent", "child")),
+        "Left: every option of every layer, in stronger colour where it costs more quality; the "
+        "parent's framed, the child's filled. Right: latency of each layer.",
+    )
 
 
 def _headline(
@@ -78,7 +85,7 @@ def _headline(
             "loss": f"{child['loss.gkd']:.3f}",
             "KL from parent": f"{child['kl.gkd']:.3f}",
             "parameters": f"{child['params'] / 1e6:.2f} M",
-            "gap": f"{allocation.gap:.1e}",
+            "gap": f"{allocation.gap:.1e}" if allocation.gap else "0",
         },
         {
             "speed-up": "measured",
@@ -98,14 +105,19 @@ def _frontier(
     results: Mapping[str, Any],
     bound: bool,
 ) -> None:
-    rows = _read(ctx.input("search") / "frontier.json")
-    points = [(1e3 * row["latency"], row["loss"]) for row in rows if row.get("loss") is not None]
+    rows = [
+        row for row in _read(ctx.input("search") / "frontier.json") if row.get("loss") is not None
+    ]
+    rows.sort(key=lambda row: row["latency"])
+    points = [(1e3 * row["latency"], row["loss"]) for row in rows]
+    notes = {"frontier": [choice_text(problem, row["choice"]) for row in rows]}
     marked = {}
     for name in results:
         choice = np.array(found["choices"][name])
         total, loss = problem.total(choice)["latency"], problem.total_loss(choice)
         if math.isfinite(loss):  # a baseline may lie outside of the reduced space
             marked[name] = (1e3 * total, found["base"] + loss)
+            notes[name] = [choice_text(problem, choice)]
     kind = "lower bound" if bound else "predicted from measured blocks"
     page.section("Frontier").figure(
         frontier_plot(
@@ -113,6 +125,7 @@ def _frontier(
             x=f"latency (ms), {kind}",
             y=METRIC_LABELS[config.score.metric],
             marked=marked,
+            notes=notes,
         ),
         "Least loss that the library allows at each latency, with the child and the baselines."
         + (
@@ -131,7 +144,6 @@ def _frontier(
                 "loss saved per ms": f"{row['price'] / 1e3:.4f}",
             }
             for row in rows
-            if row.get("loss") is not None
         ],
         "The frontier in numbers; the last column is the marginal price of latency.",
     )
@@ -166,8 +178,12 @@ def _promise(
     )
     if searched:
         points = [
-            {"name": "", "predicted": 1e3 * row["predicted"], "measured": 1e3 * row["measured"]}
-            for row in searched
+            {
+                "name": f"architecture {number}",
+                "predicted": 1e3 * row["predicted"],
+                "measured": 1e3 * row["measured"],
+            }
+            for number, row in enumerate(searched, 1)
         ]
         page.figure(
             predicted_measured_plot(points, unit="ms"),
@@ -278,11 +294,10 @@ def _library(
     metric = config.score.metric
     records = _read(ctx.input("library") / "library.json")
     page.section("Block library")
-    for side in ("attention", "ffn"):
+    for side, name in SIDES.items():
         labels = list(dict.fromkeys(label for s in scores for label in getattr(s, side)[1:]))
         ladders = {label: [_score(s, side, label, metric) for s in scores] for label in labels}
         if ladders:
-            name = {"attention": "attention", "ffn": "feed-forward"}[side]
             page.figure(
                 ladder_plot(ladders, y=f"replace-one-block {metric}"),
                 f"What each {name} option costs in each layer, the rest being the parent's.",
@@ -298,12 +313,30 @@ def _library(
             [{**i, "difference": f"{i['difference']:.4f}"} for i in inversions[:20]],
             "Inversions, the first twenty.",
         )
+    for side, name in SIDES.items():
+        trained = _trained(records, side, len(scores))
+        if trained:
+            page.figure(
+                ladder_plot(trained, y="normalised error of the block"),
+                f"Local distillation: error of each {name} option's output on held-out rows, "
+                "after training.",
+            )
     if records:
         page.table(
             [_mean_losses(option, records) for option in dict.fromkeys(map(_option, records))],
             "Normalised error of the block's output on held-out rows, mean over layers: with the "
             "paper's initial weights, with closed-form ones, and after local distillation.",
         )
+
+
+def _trained(records: list[dict[str, Any]], side: str, layers: int) -> dict[str, list[float]]:
+    """Name of each option to its error in each layer; NaN where the layer lacks it."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if record["side"] == side:
+            errors = found.setdefault(record["option"], [math.nan] * layers)
+            errors[record["layer"]] = record["loss"]
+    return found
 
 
 def _option(record: Mapping[str, Any]) -> tuple[str, str]:
@@ -333,21 +366,24 @@ def _score(score: LayerScores, side: str, label: str, metric: str) -> float:
 
 
 def _training(page: Report, ctx: StageContext) -> None:
-    records = [json.loads(line) for line in _lines(ctx.run.path / "metrics.jsonl")]
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for record in records:
-        if record.get("stage", "").startswith(("child", "baseline_")) and "kl" in record:
-            name = record["stage"].removeprefix("baseline_")
-            curves.setdefault(name, []).append((record["step"], record["kl"]))
-    if curves:
-        page.section("Global distillation").figure(
-            curves_plot(curves, y="KL from the parent (nats/token)", log=True),
-            "Training batches, child and baselines.",
-        )
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    records = [
+        record | {"who": record["stage"].removeprefix("baseline_")}
+        for record in ctx.run.metrics.records()
+        if record["stage"].startswith(("child", "baseline_"))
+    ]
+    curves = curves_of(records, {"kl": "{}"}, by="who", x="tokens")
+    if not curves:
+        return
+    page.section("Global distillation").figure(
+        curves_plot(curves, x="tokens", y="KL from the parent (nats/token)", log=True),
+        "Training batches, child and baselines.",
+    )
+    titles = {"lm": "language modelling", "kl": "KL", "cosine": "cosine of layers", "mse": "MSE"}
+    own = [record for record in records if record["who"] == "child"]
+    terms = curves_of(own, titles, x="tokens")
+    page.figure(
+        curves_plot(terms, x="tokens", y="loss"), "The child's losses on the same batches by term."
+    )
 
 
 def _stage(name: str) -> str:

@@ -220,7 +220,7 @@ def latency_frontier(
 
     Returns:
         Rows of a table: ``latency`` (s), ``speedup``, ``loss``, ``bound``, ``price`` (loss that a
-        second more would save), or the reason why there is none.
+        second more would save) and ``choice`` ([G] options), or the reason why there is none.
     """
     reference = problem.reference_cost["latency"]
     rows = []
@@ -235,6 +235,7 @@ def latency_frontier(
                 "loss": base + point.allocation.loss,
                 "bound": base + point.allocation.bound,
                 "price": point.allocation.price.get("latency", 0.0),
+                "choice": point.allocation.choice.tolist(),
             }
         rows.append(row)
     if not rows:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
-from adaptive.core.report import Report, curves_plot, frontier_plot
-from adaptive.core.run import StageContext, to_plain
+from adaptive.core.report import Report, curves_of, curves_plot, frontier_plot
+from adaptive.core.run import StageContext
 from adaptive.quadformer.config import QuadformerEvalConfig, QuadformerTrainConfig
 from adaptive.quadformer.evaluate.stages import read_stage
 from adaptive.quadformer.mosaic import mosaic_plot
-
-Record = Mapping[str, Any]
 
 
 def report_training(context: StageContext, config: QuadformerTrainConfig) -> None:
@@ -32,14 +28,18 @@ def report_training(context: StageContext, config: QuadformerTrainConfig) -> Non
         f"{config.evaluate.weights}",
     )
     report.table([{"tokens": n, "top-1 accuracy (%)": value} for n, value in points])
-    losses = {"training": [(r["step"], r["loss"]) for r in history if "loss" in r]}
     report.section("Training")
-    report.figure(curves_plot(losses, y="loss (nats)"), "Loss on augmented, mixed batches")
+    images = ("images", config.train.batch)
+    losses = curves_of(history, {"loss": "training"})
     report.figure(
-        curves_plot(accuracy_curves(history), y="top-1 accuracy (%)"),
+        curves_plot(losses, y="loss (nats)", again=images), "Loss on augmented, mixed batches"
+    )
+    accuracy = curves_of(history, {"accuracy": "{} tokens"}, by="tokens")
+    report.figure(
+        curves_plot(accuracy, y="top-1 accuracy (%)", again=images),
         "Validation in training, by number of tokens",
     )
-    _configuration(report, config).save(context.dir / "report.html")
+    report.provenance(config, context.run.path).save(context.dir / "report.html")
 
 
 def report_evaluation(context: StageContext, config: QuadformerEvalConfig) -> None:
@@ -100,7 +100,7 @@ def report_evaluation(context: StageContext, config: QuadformerEvalConfig) -> No
             f"Images of the validation set in {tokens} patches, each at the resolution "
             "that the model sees",
         )
-    _configuration(report, config).save(context.dir / "report.html")
+    report.provenance(config, context.run.path).save(context.dir / "report.html")
 
 
 def comparison(
@@ -113,18 +113,3 @@ def comparison(
         {"model": title, "top-1 accuracy (%)": found.get(key), "images/s": rates.get(name)}
         for title, key, name in rows
     ]
-
-
-def accuracy_curves(history: Sequence[Record]) -> dict[str, list[tuple[int, float]]]:
-    """Accuracy in training: number of tokens to (step, percentage) pairs."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for record in history:
-        if "accuracy" in record:
-            point = (record["step"], record["accuracy"])
-            curves.setdefault(f"{record['tokens']} tokens", []).append(point)
-    return curves
-
-
-def _configuration(report: Report, config: Any) -> Report:
-    plain = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
-    return report.section("Configuration").code("config.yaml", plain)

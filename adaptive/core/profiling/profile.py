@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from adaptive.core.hardware import Clock, clock_for, default_table_path, profile
 from adaptive.core.profiling.config import ProfileConfig
 from adaptive.core.profiling.grid import blocks_of, model_shape, requests
 from adaptive.core.report import Report
-from adaptive.core.run import Stage, StageContext, resolve_device, say, to_plain
+from adaptive.core.run import Stage, StageContext, resolve_device, say
 from adaptive.core.run.environment import git_state
 
 
@@ -66,8 +65,7 @@ def run(ctx: StageContext, config: ProfileConfig) -> None:
         ],
         "Median seconds of a call, and half the interquartile range.",
     )
-    page.code("Configuration", json.dumps(to_plain(config), indent=2))
-    page.save(ctx.dir / "report.html")
+    page.provenance(config, ctx.run.path).save(ctx.dir / "report.html")
 
 
 def make_clock(config: ProfileConfig, device: str) -> Clock:

@@ -39,7 +39,6 @@ from adaptive.core.run import (
     atomic_write_json,
     resolve_device,
     say,
-    to_plain,
 )
 from adaptive.core.workload import Workload
 
@@ -242,8 +241,7 @@ def report(ctx: StageContext, config: VerifyCostsConfig) -> None:
                 figure, _caption(component, config, ctx.device)
             )
     page.section("Measurements").table([_shown(row, memory) for row in rows])
-    page.code("Configuration", json.dumps(to_plain(config), indent=2))
-    page.save(ctx.dir / "report.html")
+    page.provenance(config, ctx.run.path).save(ctx.dir / "report.html")
 
 
 def _caption(component: str, config: VerifyCostsConfig, device: str) -> str:

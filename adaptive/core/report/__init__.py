@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from adaptive.core.report.allocation import allocation_plot, choice_text
+from adaptive.core.report.curves import curves_of
 from adaptive.core.report.page import Report
+from adaptive.core.report.pictures import Outlines, picture_plot
 from adaptive.core.report.plots import (
-    allocation_plot,
     compare_plot,
     curves_plot,
     frontier_plot,
@@ -13,11 +15,15 @@ from adaptive.core.report.plots import (
 )
 
 __all__ = [
+    "Outlines",
     "Report",
     "allocation_plot",
+    "choice_text",
     "compare_plot",
+    "curves_of",
     "curves_plot",
     "frontier_plot",
     "ladder_plot",
+    "picture_plot",
     "predicted_measured_plot",
 ]

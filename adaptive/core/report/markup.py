@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MISSING = "–"
+# A number with at most a sign before it and a unit behind it, such as "1.53x" or "+2.2 %".
+NUMERAL = re.compile(r"[+x±−-]? ?(\d[\d,]*\.?\d*|\.\d+)(e[+-]?\d+)?[\s\u00a0]?[^\s\d,;()]{0,7}")
 
 
 def inline(text: str) -> str:
@@ -36,23 +38,24 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> str:
     """A table with a column for each key, in the order of first appearance.
 
     Numbers stand to the right with as many decimals as their column needs, so that their decimal
-    points are below each other.
+    points are below each other; so do texts that are numbers with a unit. The caption stays in
+    view where the table is wider than the page and scrolls.
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = {column: format_column([row.get(column) for row in rows]) for column in columns}
-    numeric = {
-        c: all(_is_number(row.get(c)) for row in rows if row.get(c) is not None) for c in columns
-    }
+    numeric = {column: _is_numeric([row.get(column) for row in rows]) for column in columns}
     kind = {column: ' class="n"' if numeric[column] else "" for column in columns}
     head = "".join(f'<th scope="col"{kind[c]}>{inline(str(c))}</th>' for c in columns)
     body = "\n".join(
         "<tr>" + "".join(f"<td{kind[c]}>{inline(cells[c][i])}</td>" for c in columns) + "</tr>"
         for i in range(len(rows))
     )
-    title = f"<caption>{inline(caption)}</caption>" if caption else ""
+    title = f'<p class="caption">{inline(caption)}</p>' if caption else ""
+    label = f' aria-label="{html.escape(caption)}"' if caption else ""
     return (
-        f'<div class="wide"><table>{title}<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
+        # With a tab stop, for a keyboard has to reach what scrolls.
+        f'{title}<div class="wide table" tabindex="0"><table{label}>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
@@ -85,6 +88,15 @@ def _cell(value: Any, decimals: int | None) -> str:
             return str(value)
         return f"{value:.3e}" if decimals is None and value != 0 else f"{value:,.{decimals or 0}f}"
     return str(value)
+
+
+def _is_numeric(values: Sequence[Any]) -> bool:
+    """Whether a column is one of numbers, as numbers or as texts with a unit."""
+    told = [value for value in values if value not in (None, "", "-", MISSING)]
+    return all(
+        _is_number(value) or (isinstance(value, str) and bool(NUMERAL.fullmatch(value)))
+        for value in told
+    )
 
 
 def _is_number(value: Any) -> bool:

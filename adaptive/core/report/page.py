@@ -6,14 +6,19 @@ import html
 import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptive.core.report import markup
-from adaptive.core.report.style import stylesheet, to_svg
+from adaptive.core.report.provenance import provenance
+from adaptive.core.report.style import narrow_svg, stylesheet, to_svg
 from adaptive.core.run.atomic import atomic_write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# A browser refuses whatever is not in the file.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 class Report:
@@ -64,19 +69,47 @@ class Report:
         """Adds a table: one mapping a row, one column a key."""
         return self._add(markup.table(rows, caption))
 
-    def figure(self, figure: Figure, caption: str = "") -> Report:
-        """Adds a Matplotlib figure as inline SVG.
+    def figure(
+        self, figure: Figure, caption: str = "", legend: Mapping[str, str] | None = None
+    ) -> Report:
+        """Adds a Matplotlib figure as inline SVG, and once more for the width of a phone.
 
         Args:
             figure: from :mod:`adaptive.core.report.plots`, or any other.
             caption: what the reader should see in it; also its description for screen readers.
+            legend: name to colour, for figures without room for a legend, such as photographs.
         """
         self._figures += 1
-        svg = to_svg(figure, f"figure{self._figures}")
-        if caption:
-            svg = svg.replace(">", f"><title>{html.escape(caption)}</title>", 1)
-        words = f"<figcaption>{markup.inline(caption)}</figcaption>" if caption else ""
-        return self._add(f'<figure><div class="wide">{svg}</div>{words}</figure>')
+        number = self._figures
+        drawn = {"": to_svg(figure, f"figure{number}")}
+        if narrow := narrow_svg(figure, f"phone{number}"):
+            drawn = {" roomy": drawn[""], " phone": narrow}
+        elif all(axes.images for axes in figure.axes):
+            drawn = {" picture": drawn[""]}
+        label = f' aria-label="{html.escape(caption)}"' if caption else ""
+        pictures = "".join(
+            f'<div class="wide{kind}">{svg.replace("<svg", f"<svg{label}", 1)}</div>'
+            for kind, svg in drawn.items()
+        )
+        keys = "".join(
+            f'<li><i style="background:{html.escape(colour)}"></i>{markup.inline(name)}</li>'
+            for name, colour in (legend or {}).items()
+        )
+        words = f'<ul class="legend">{keys}</ul>' if keys else ""
+        words += f"<figcaption>{markup.inline(caption)}</figcaption>" if caption else ""
+        return self._add(f"<figure>{pictures}{words}</figure>")
+
+    def facts(self, values: Mapping[str, str]) -> Report:
+        """Adds names with their texts, one below the other."""
+        pairs = "".join(
+            f"<dt>{markup.inline(name)}</dt><dd>{markup.inline(text)}</dd>"
+            for name, text in values.items()
+        )
+        return self._add(f'<dl class="facts">{pairs}</dl>')
+
+    def command(self, text: str) -> Report:
+        """Adds a line to be copied to a shell."""
+        return self._add(f'<pre class="command">{html.escape(text)}</pre>')
 
     def code(self, title: str, text: str) -> Report:
         """Adds text in a fixed-width font that unfolds on a click, such as the configuration."""
@@ -85,9 +118,21 @@ class Report:
             f"<pre>{html.escape(text)}</pre></details>"
         )
 
+    def provenance(self, config: Any, run: str | os.PathLike[str]) -> Report:
+        """Ends the page: command, environment, time of the stages, configuration.
+
+        Args:
+            config: the dataclass of the run.
+            run: its directory, whose ``run.json`` and manifests are shown.
+        """
+        return provenance(self, config, Path(run))
+
     def html(self) -> str:
         """The whole page."""
-        css = resources.files("adaptive.core.report").joinpath("page.css").read_text("utf-8")
+        css, script = (
+            resources.files("adaptive.core.report").joinpath(name).read_text("utf-8")
+            for name in ("page.css", "page.js")
+        )
         subtitle = (
             f'<p class="subtitle">{markup.inline(self.subtitle)}</p>' if self.subtitle else ""
         )
@@ -96,12 +141,13 @@ class Report:
                 "<!doctype html>",
                 '<html lang="en"><head><meta charset="utf-8">',
                 '<meta name="viewport" content="width=device-width, initial-scale=1">',
+                f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
                 f"<title>{html.escape(self.title)}</title>",
                 f"<style>\n{stylesheet()}\n{css}</style></head>",
                 f"<body><main><header><h1>{markup.inline(self.title)}</h1>{subtitle}</header>",
                 self._contents(),
                 *self._parts,
-                "</main></body></html>\n",
+                f"</main><script>\n{script}</script></body></html>\n",
             ]
         )
 

@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
-from adaptive.core.report.style import GRID, INK, MUTED, PAPER, SERIES, canvas, house_style
+from adaptive.core.report.labels import label
+from adaptive.core.report.markup import format_number
+from adaptive.core.report.spots import MOST, spot, strip
+from adaptive.core.report.style import (
+    GRID,
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    canvas,
+    house_style,
+    plain_log,
+)
 
-SHADES = 12  # of the heat map
+STRIPS = 80  # steps of curves that tell their values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +39,10 @@ def frontier_plot(
     y: str,
     others: Mapping[str, Points] | None = None,
     marked: Mapping[str, tuple[SupportsFloat, SupportsFloat]] | None = None,
+    notes: Mapping[str, Sequence[str]] | None = None,
+    name: str = "frontier",
 ) -> Figure:
-    """The Pareto frontier, with what it is compared to.
+    """The Pareto frontier, with what it is compared to. Pointing at a point tells what it is.
 
     Args:
         points: (cost, loss) of the frontier, in any order.
@@ -36,22 +50,30 @@ def frontier_plot(
         y: label of the vertical axis.
         others: name to points of baselines, drawn apart.
         marked: name to single points that get their name beside them (the parent, the child).
+        notes: name of the frontier, of another or of a marked point to what pointing at its points
+            adds to their values, a text each, such as the choices; lines are apart by newlines.
+        name: of the frontier itself.
     """
     figure, axes = canvas(height=3.7)
     if points:
         across, up = _columns(sorted(points, key=lambda point: float(point[0])))
-        axes.plot(across, up, "o-", color=SERIES[0], label="frontier", mec=PAPER, mew=0.8)
+        axes.plot(across, up, "o-", color=SERIES[0], label=name, mec=PAPER, mew=0.8)
     markers = "s^Dvp"
-    for i, (name, values) in enumerate((others or {}).items()):
+    for i, (title, values) in enumerate((others or {}).items()):
         across, up = _columns(values)
         style = {"color": SERIES[1 + i % 5], "marker": markers[i % 5]}
-        axes.plot(across, up, linestyle="", label=name, mec=PAPER, mew=0.8, ms=6.5, **style)
-    for name, point in (marked or {}).items():
+        axes.plot(across, up, linestyle="", label=title, mec=PAPER, mew=0.8, ms=6.5, **style)
+    for title, point in (marked or {}).items():
         across, up = float(point[0]), float(point[1])
         axes.plot([across], [up], "o", ms=11, mfc="none", mec=INK, mew=1.3)
-        axes.annotate(
-            name, (across, up), (8, 7), textcoords="offset points", weight="bold", color=INK
-        )
+        label(axes, across, up, title, weight="bold", color=INK)
+    every: dict[str, Points] = {name: points, **(others or {})}
+    every |= {title: [point] for title, point in (marked or {}).items()}
+    for title, values in every.items():
+        more = (notes or {}).get(title, ())
+        for i, (across, up) in enumerate(zip(*_columns(values), strict=True)):
+            text = f"{title}\n{x}: {format_number(across)}\n{y}: {format_number(up)}"
+            spot(axes, across, up, f"{text}\n{more[i]}" if i < len(more) and more[i] else text)
     axes.set(xlabel=x, ylabel=y)
     axes.margins(0.08, 0.1)
     if others:
@@ -60,94 +82,11 @@ def frontier_plot(
 
 
 @house_style
-def allocation_plot(
-    problem: Any,
-    allocation: Any,
-    *,
-    resource: str | None = None,
-    title: str = "loss of each option",
-) -> Figure:
-    """What every group was given, beside what it had.
-
-    On the left all options of all groups, darker where taking one would cost more quality; on the
-    right each group's share of a resource, as an outline for the reference and filled for the
-    choice.
-
-    Args:
-        problem: a ``ChoiceProblem`` of G groups and at most K options.
-        allocation: its ``Allocation``, or [G] option indices.
-        resource: for the right side; the problem's first one when left out.
-        title: of the left side.
-    """
-    choice_G = problem.check_choice(allocation)
-    reference_G = problem.reference
-    groups, options = problem.num_groups, problem.num_options
-    resource = next(iter(problem.cost)) if resource is None else resource
-    row = 0.2 if groups <= 40 else max(0.09, 8 / groups)
-    figure, (left, right) = canvas(
-        height=1.35 + row * groups, columns=2, sharey=True, width_ratios=[2.4, 1]
-    )
-    _loss_cells(left, problem)
-    rows = np.arange(groups)
-    size = min(36.0, 1500 * row**2)
-    left.scatter(reference_G, rows, s=size, marker="s", facecolor="none", edgecolor=MUTED, lw=0.9)
-    left.scatter(choice_G, rows, s=size * 0.8, color=SERIES[1], lw=0, zorder=3)
-    shared = len({tuple(labels) for labels in problem.options}) == 1
-    if shared and options <= 60:
-        small = 8.5 if options <= 16 else 6.5
-        left.set_xticks(range(options), problem.options[0], rotation=90, fontsize=small)
-    else:
-        left.set_xlabel("option")
-    step = math.ceil(groups / 40)
-    left.set_yticks(range(0, groups, step), problem.groups[::step], fontsize=7.5)
-    left.invert_yaxis()
-    left.grid(False)
-    left.set_title(title)
-
-    cost_GK = problem.cost[resource]
-    reference = cost_GK[rows, reference_G]
-    scale = 100 / max(float(np.nansum(reference)), 1e-300)
-    right.barh(rows, reference * scale, 0.82, fill=False, ec=MUTED, lw=0.7, label="reference")
-    chosen = cost_GK[rows, choice_G] * scale
-    right.barh(rows, chosen, 0.82, color=SERIES[1], alpha=0.85, label="choice")
-    right.tick_params(labelleft=False, left=False)
-    right.grid(axis="y", visible=False)
-    right.set_title(f"{resource}: {chosen.sum():.0f} %")
-    right.set_xlabel("% of the reference's total")
-    handles, labels = right.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=2)
-    return figure
-
-
-def _loss_cells(axes: Axes, problem: Any) -> None:
-    """Draws one cell an option, with an opacity that grows with the rank of its loss."""
-    from matplotlib.patches import PathPatch
-    from matplotlib.path import Path
-
-    loss_GK = np.where(problem.available, problem.loss, np.nan)
-    # Ranks, not values: losses span decades, and the picture is about which option hurts more.
-    order = np.sort(loss_GK[np.isfinite(loss_GK)])
-    rank_GK = np.searchsorted(order, np.nan_to_num(loss_GK)) / max(1, len(order) - 1)
-    # One path for each shade: thousands of single cells would make a page of megabytes.
-    shade_GK = np.ceil(rank_GK * SHADES).astype(int)
-    corners = np.array([[-0.46, -0.44], [0.46, -0.44], [0.46, 0.44], [-0.46, 0.44]])
-    for shade in range(SHADES + 1):
-        cells = np.argwhere(problem.available & (shade_GK == shade))[:, ::-1]
-        if len(cells):
-            squares = cells[:, None, :] + corners
-            path = Path.make_compound_path_from_polys(squares)
-            opacity = 0.04 + 0.8 * shade / SHADES
-            axes.add_patch(PathPatch(path, color=SERIES[0], alpha=opacity, lw=0))
-    axes.set_xlim(-0.6, problem.num_options - 0.4)
-    axes.set_ylim(-0.6, problem.num_groups - 0.4)
-
-
-@house_style
 def predicted_measured_plot(
     rows: Sequence[Mapping[str, Any]], *, unit: str, band: float = 0.1
 ) -> Figure:
-    """Measured against predicted, with the line on which they agree; few points get their error,
-    predicted over measured minus one.
+    """Measured against predicted, with the line on which they agree; few points get their name and
+    error beside them: predicted over measured, minus one.
 
     Args:
         rows: mappings with ``name``, ``predicted`` and ``measured`` in one unit.
@@ -163,20 +102,18 @@ def predicted_measured_plot(
     axes.fill_between(line, line * (1 - band), line * (1 + band), color=SERIES[0], alpha=0.1, lw=0)
     axes.plot(line, line, color=MUTED, lw=1)
     axes.plot(predicted, measured, "o", color=SERIES[0], mec=PAPER, mew=0.8, ms=7)
-    if len(rows) <= 6:  # more labels than that would hide each other
-        for row in rows:
-            error = row["predicted"] / row["measured"] - 1
-            axes.annotate(
-                f"{row['name']} ({error:+.1%})",
-                (row["predicted"], row["measured"]),
-                (8, -11),  # below the line of agreement
-                textcoords="offset points",
-                fontsize=8.5,
-            )
+    axes.set(xlim=(low, high), ylim=(low, high))
     if high / low > 30:
-        axes.set(xscale="log", yscale="log")
-    axes.set(xlabel=f"predicted ({unit})", ylabel=f"measured ({unit})", xlim=(low, high))
-    axes.set_ylim(low, high)
+        plain_log(axes, "x")
+        plain_log(axes, "y")
+    for row, across, up in zip(rows, predicted, measured, strict=True):
+        error = f"{across / up - 1:+.1%}"
+        if len(rows) <= 6 and row["name"]:  # more labels than that would hide each other
+            label(axes, across, up, f"{row['name']} ({error})", fontsize=8.5)
+        values = f"predicted {format_number(across)} {unit}\nmeasured {format_number(up)} {unit}"
+        title = f"{row['name']}\n" if row["name"] else ""
+        spot(axes, across, up, f"{title}{values}\nerror {error}")
+    axes.set(xlabel=f"predicted ({unit})", ylabel=f"measured ({unit})")
     axes.set_title(f"band: ±{band:.0%}", fontsize=8.5, fontweight="normal", color=MUTED)
     return figure
 
@@ -207,9 +144,11 @@ def ladder_plot(
         alpha = 1.0 if few else 0.2 + 0.8 * i / (count - 1)
         axes.plot(range(len(values)), values, "o-", color=color, alpha=alpha, ms=3.5, label=name)
     if log and all((values[np.isfinite(values)] > 0).all() for values in lines.values()):
-        axes.set_yscale("log")
+        plain_log(axes, "y")
+    _ladder_spots(axes, lines, x)
     axes.set(xlabel=x, ylabel=y)
     axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.margins(x=0.03)
     columns = 1 if count <= 18 else 2
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=columns)
     return figure
@@ -224,26 +163,41 @@ def curves_plot(
     log: bool = False,
     doublings: bool = False,
     mark: tuple[str, float] | None = None,
+    again: tuple[str, float] | None = None,
 ) -> Figure:
-    """Training curves.
+    """Training curves. Pointing at a step tells the values of all of them there.
 
     Args:
-        curves: name to (step, value) pairs.
+        curves: name to (step, value) pairs; see :func:`adaptive.core.report.curves_of`.
         x: label of the steps.
         y: label of the values.
         log: logarithmic values.
         doublings: logarithmic steps, to the base of two.
         mark: name and step of a vertical line.
+        again: a second scale above: its name and how many of it a step is, such as
+            ``("tokens", 8192)``.
     """
     figure, axes = canvas(height=3.3)
     for i, (name, values) in enumerate(curves.items()):
         across, up = _columns(values)
-        axes.plot(across, up, color=SERIES[i % len(SERIES)], label=name)
+        # Few points are not a course yet: they are shown as what they are.
+        marks = {"marker": "o", "ms": 3.5} if len(across) <= 20 else {}
+        axes.plot(across, up, color=SERIES[i % len(SERIES)], label=name, **marks)
     if log:
-        axes.set_yscale("log")
+        plain_log(axes, "y")
     if doublings:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    elif all(float(step).is_integer() for values in curves.values() for step, _ in values):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    if again:
+        name, factor = again
+        above = axes.secondary_xaxis(
+            "top", functions=(lambda steps: steps * factor, lambda more: more / factor)
+        )
+        above.set_xlabel(name)
+        above.tick_params(labelsize=8.5, colors=MUTED)
+    _curve_strips(axes, curves, x)
     if mark:
         axes.axvline(mark[1], color=MUTED, lw=1.2, ls=(0, (4, 3)))
         axes.set_title(f"dashed: {mark[0]}", fontsize=8.5, fontweight="normal", color=MUTED)
@@ -280,6 +234,11 @@ def compare_plot(
     axes.plot([v for _, v in ranked], rows, "o", color=SERIES[0], ms=8, mec=PAPER, mew=0.8)
     for row, (_, value) in enumerate(ranked):
         axes.annotate(f"{value:.4g}", (value, row), (9, 0), textcoords="offset points", va="center")
+    for row, (name, value) in enumerate(ranked):
+        more = (
+            "" if reference is None else f"\n{value - float(reference[1]):+.4g} to {reference[0]}"
+        )
+        spot(axes, value, row, f"{name}\n{x}: {value:.4g}{more}")
     if reference:
         axes.axvline(reference[1], color=MUTED, lw=1.2, ls=(0, (4, 3)))
         axes.set_title(
@@ -298,3 +257,40 @@ def compare_plot(
 
 def _columns(points: Points) -> tuple[list[float], list[float]]:
     return [float(x) for x, _ in points], [float(y) for _, y in points]
+
+
+def _ladder_spots(axes: Axes, lines: Mapping[str, np.ndarray], x: str) -> None:
+    """A text for each score; for each layer where there are too many."""
+    if sum(map(len, lines.values())) <= MOST:
+        for name, values in lines.items():
+            for layer, value in enumerate(values):
+                if math.isfinite(value):
+                    spot(axes, layer, value, f"{name}, {x} {layer}\n{format_number(float(value))}")
+        return
+    for layer in range(max(map(len, lines.values()))):
+        here = {n: float(v[layer]) for n, v in lines.items() if layer < len(v)}
+        here = {n: value for n, value in here.items() if math.isfinite(value)}
+        if here:
+            ends = [(end.__name__, end(here, key=here.__getitem__)) for end in (min, max)]
+            told = "".join(f"\n{e}: {n} {format_number(here[n])}" for e, n in ends)
+            strip(axes, layer - 0.5, layer + 0.5, f"{x} {layer}, {len(here)} options{told}")
+
+
+def _curve_strips(axes: Axes, curves: Mapping[str, Points], x: str) -> None:
+    """A text for each of some steps, with the value that every curve had there last."""
+    columns = {name: _columns(values) for name, values in curves.items() if len(values)}
+    steps = np.array(sorted({step for across, _ in columns.values() for step in across}))
+    if len(steps) > STRIPS:
+        steps = steps[np.linspace(0, len(steps) - 1, STRIPS).round().astype(int)]
+    if not len(steps):
+        return
+    half = 0.5 if len(steps) == 1 else 0.0  # a step alone has no neighbour to share the axis with
+    middles = (steps[:-1] + steps[1:]) / 2
+    edges = [steps[0] - half, *middles, steps[-1] + half]
+    for step, left, right in zip(steps, edges[:-1], edges[1:], strict=True):
+        told = [f"{x} {step:g}"]
+        for name, (across, up) in columns.items():
+            past = [value for other, value in zip(across, up, strict=True) if other <= step]
+            if past:
+                told.append(f"{name}: {format_number(past[-1])}")
+        strip(axes, left, right, "\n".join(told))

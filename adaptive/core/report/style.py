@@ -11,8 +11,13 @@ import io
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec
+from weakref import WeakSet
+
+from adaptive.core.report.labels import arrange
+from adaptive.core.report.spots import overlay
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
@@ -73,6 +78,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+PHONE = 4.4  # inches: text of a figure as narrow as this can be read on a phone
+_REFLOWING: WeakSet[Figure] = WeakSet()
+
+
 def house_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Decorates a function that draws a figure: all that it adds gets the house style."""
 
@@ -91,6 +100,8 @@ def canvas(
 ) -> tuple[Figure, Any]:
     """A figure and its axes (an array for several columns).
 
+    A single column is drawn a second time, narrow, for phones.
+
     Args:
         width: inches; the page is 8.2 inches wide.
         height: inches.
@@ -101,7 +112,34 @@ def canvas(
 
     # Without pyplot: nothing global, no display, no window.
     figure = Figure(figsize=(width, height), layout="constrained")
+    if columns == 1:
+        _REFLOWING.add(figure)
     return figure, figure.subplots(1, columns, **options)
+
+
+def plain_log(axes: Axes, which: str) -> None:
+    """Makes the ``"x"`` or ``"y"`` axis logarithmic with ticks that say 0.2 rather than 2e-1."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
+    few = low > 0 and high / low < 30
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def narrow_svg(figure: Figure, prefix: str) -> str | None:
+    """``figure`` drawn anew for a phone; None for figures that would not fit into its width."""
+    if figure not in _REFLOWING:
+        return None
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(PHONE, height)
+    try:
+        return to_svg(figure, prefix)
+    finally:
+        figure.set_size_inches(width, height)
 
 
 def to_svg(figure: Figure, prefix: str) -> str:
@@ -115,8 +153,12 @@ def to_svg(figure: Figure, prefix: str) -> str:
 
     stream = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    dots, figure.dpi = figure.dpi, 72  # the unit of SVG: places lie where they are drawn
     with matplotlib.rc_context(SETTINGS):
+        arrange(figure)
         figure.savefig(stream, format="svg", metadata=metadata)
+        places = overlay(figure)
+    figure.dpi = dots
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -127,7 +169,9 @@ def to_svg(figure: Figure, prefix: str) -> str:
     points = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', svg)
     assert points is not None
     pixels = round(float(points[1]) * 4 / 3)
-    return svg.replace(points[0], f'style="width:{pixels}px" role="img"', 1).strip()
+    role = "group" if places else "img"
+    svg = svg.replace(points[0], f'style="width:{pixels}px" role="{role}"', 1)
+    return svg.strip().removesuffix("</svg>") + f"{places}</svg>"
 
 
 def stylesheet() -> str:
@@ -136,6 +180,6 @@ def stylesheet() -> str:
         "".join(f"--{entry[0]}:{entry[theme]};" for entry in COLOURS.values()) for theme in (1, 2)
     )
     return (
-        f":root{{color-scheme:light dark;{light}}}\n"
-        f"@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+        f":root{{color-scheme:light dark;{light}--shade:#0002}}\n"
+        f"@media screen and (prefers-color-scheme:dark){{:root{{{dark}--shade:#000b}}}}"
     )

@@ -50,8 +50,8 @@ def distill_globally(
         config: tokens, optimiser and weights of the loss terms.
         seed: fixes the order of the rows.
         track: progress over the steps of a phase.
-        log: called as ``log(step, cosine=..., mse=..., kl=..., lm=..., lr=...)``; main process
-            only.
+        log: called as ``log(step, cosine=..., mse=..., kl=..., lm=..., lr=..., tokens=...)`` with
+            the tokens so far; main process only.
         long_rows: rows of the long-context phase, on the same device.
         checkpoint: where to save and resume. It is the caller's to discard, once what was trained
             is safe.
@@ -155,7 +155,7 @@ class _Training:
             self.step += 1
             self.tokens += documents.tokens
             terms = {name: float(value) for name, value in vars(loss).items()}
-            log(phase.first + self.step - 1, **terms, lr=rate)
+            log(phase.first + self.step - 1, **terms, lr=rate, tokens=float(self.tokens))
             self._save(done=self.step == phase.steps)
 
     def _update(self, documents: Rows, rate: float) -> GKDLoss:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from adaptive.core import Allocation, ChoiceProblem, Workload, format_quantity
-from adaptive.core.report import Report, allocation_plot, frontier_plot, ladder_plot
-from adaptive.core.run import StageContext, to_plain
+from adaptive.core.report import Report, choice_text, frontier_plot, ladder_plot
+from adaptive.core.run import StageContext
 from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.nvlabs.options import MIB, Layers, load_options, read_json
-from adaptive.llm_puzzle.report import METRIC_LABELS
+from adaptive.llm_puzzle.report import METRIC_LABELS, architecture
 
 SHOWN = 20
 """How many of each oddity are listed."""
@@ -34,15 +33,10 @@ def write(ctx: StageContext, config: PuzzleConfig) -> None:
     )
     _headline(page, problem, allocation, found, measured)
     _frontier(page, ctx, config, problem, found)
-    page.section("Chosen architecture").figure(
-        allocation_plot(problem, allocation, resource="latency"),
-        "Left: every option of every layer, darker where it costs more quality, the chosen one "
-        "framed. Right: latency of each layer, parent in outline, child filled.",
-    )
+    architecture(page, problem, allocation)
     _layers(page, layers, found, problem)
     _oddities(page, ctx, config, every)
-    page.section("Configuration").code("All settings", json.dumps(to_plain(config), indent=2))
-    page.save(ctx.dir / "report.html")
+    page.provenance(config, ctx.run.path).save(ctx.dir / "report.html")
 
 
 def _headline(
@@ -95,7 +89,8 @@ def _frontier(
     found: Mapping[str, Any],
 ) -> None:
     rows = read_json(ctx.input("search") / "frontier.json")
-    points = [(1e3 * row["latency"], row["loss"]) for row in rows if row.get("loss") is not None]
+    solved = sorted((r for r in rows if r.get("loss") is not None), key=lambda r: r["latency"])
+    points = [(1e3 * row["latency"], row["loss"]) for row in solved]
     choices = {name: np.array(c) for name, c in found["choices"].items() if c is not None}
     losses = {name: problem.total_loss(choice) for name, choice in choices.items()}
     costs = {name: problem.total(choice) for name, choice in choices.items()}
@@ -110,6 +105,8 @@ def _frontier(
             x="latency (ms), sum of blocks",
             y=METRIC_LABELS[config.score.metric],
             marked=marked,
+            notes={name: [choice_text(problem, choice)] for name, choice in choices.items()}
+            | {"frontier": [choice_text(problem, row["choice"]) for row in solved]},
         ),
         "Least loss that the library allows at each latency, the other limits being kept; with the "
         "optimum at the budget and what it is compared with.",

@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from adaptive.core.report import Report, curves_plot
-from adaptive.core.run import to_plain
+from adaptive.core.report import Report, curves_of, curves_plot
 from adaptive.llm_puzzle.pretrain.card import validation_rows
 from adaptive.llm_puzzle.pretrain.config import TrainParentConfig
 
@@ -19,6 +16,7 @@ def write_report(
     config: TrainParentConfig,
     result: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
+    run: Path,
 ) -> None:
     """Writes the page.
 
@@ -27,28 +25,24 @@ def write_report(
         config: of the run.
         result: what ``export_parent`` returned.
         history: records of ``metrics.jsonl`` of the stage ``train``.
+        run: directory of the run.
     """
     size = f"{result['parameters']:,} parameters, {result['bytes'] / 1e6:.2f} MB"
     report = Report(config.name, f"a Llama of {size} ({result['dtype']}), trained from scratch")
     report.table(validation_rows(result), "Loss of the rounded weights, computed in float32")
     curves = loss_curves(history)
     if curves:
-        figure = curves_plot(curves, x="step", y="loss (nats/token)")
+        tokens = ("tokens", config.schedule.batch * config.shape.context)
+        figure = curves_plot(curves, y="loss (nats/token)", again=tokens)
         report.figure(figure, "Losses in training; validation on the first documents of each set")
     report.section("What it writes from BOS alone, at temperature 0.8")
     for number, sample in enumerate(result["samples"], 1):
         report.code(f"Sample {number}", sample.strip())
-    plain = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
-    report.section("Configuration").code("config.yaml", plain)
-    report.save(path)
+    report.provenance(config, run).save(path)
 
 
-def loss_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+def loss_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
     """Name of each loss to its (step, value) pairs; what was never logged is left out."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for record in history:
-        for key, value in record.items():
-            if key == "loss" or key.startswith("valid."):
-                name = "training" if key == "loss" else key.replace("valid.", "validation: ")
-                curves.setdefault(name, []).append((record["step"], value))
-    return curves
+    logged = dict.fromkeys(key for record in history for key in record)
+    titles = {key: key.replace("valid.", "validation: ") for key in logged if "valid." in key}
+    return curves_of(history, {"loss": "training", **titles})

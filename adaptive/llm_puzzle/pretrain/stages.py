@@ -83,7 +83,7 @@ def stages(config: TrainParentConfig) -> list[Stage]:
             }
         )
         history = [r for r in context.run.metrics.records() if r["stage"] == "train"]
-        write_report(context.dir / "report.html", config, found, history)
+        write_report(context.dir / "report.html", config, found, history, context.run.path)
 
     read = [
         [split, name, source.documents, source.repeat, _fingerprint(Path(source.path))]

@@ -6,7 +6,6 @@ The inner run is a run directory of its own, ``artifacts/rehearsal/run``, and re
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from typing import Any
 
@@ -21,7 +20,6 @@ from adaptive.core.run import (
     StageContext,
     atomic_write_json,
     say,
-    to_plain,
 )
 from adaptive.llm_puzzle.activations import free_memory
 from adaptive.llm_puzzle.blocks import BlockOption
@@ -197,8 +195,7 @@ def _page(
         f"A parent of {summary['rehearsal.layers']} random layers at full width, on "
         f"{config.rehearsal.tokens:,} random tokens; its own page is `artifacts/rehearsal/run`."
     )
-    page.code("Configuration", json.dumps(to_plain(config), indent=2))
-    page.save(ctx.dir / "report.html")
+    page.provenance(config, ctx.run.path).save(ctx.dir / "report.html")
 
 
 def _hours(hours: float) -> str:

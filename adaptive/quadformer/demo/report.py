@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 from jaxtyping import Float, UInt8
 
 from adaptive.core.report import Report, frontier_plot
 from adaptive.core.report.style import house_style
-from adaptive.core.run import StageContext, to_plain
+from adaptive.core.run import StageContext
 from adaptive.quadformer.config import QuadformerDemoConfig
 from adaptive.quadformer.mosaic import mosaic_plot
 
@@ -50,9 +49,7 @@ def report_demo(context: StageContext, config: QuadformerDemoConfig) -> None:
     )
     _costs(report, config, look, rows)
     _answers(report, config, look)
-    plain = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
-    report.section("Configuration").code("config.yaml", plain)
-    report.save(context.dir / "report.html")
+    report.provenance(config, context.run.path).save(context.dir / "report.html")
 
 
 @house_style

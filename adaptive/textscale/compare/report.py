@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import yaml
-
 from adaptive.core.report import Report, frontier_plot
-from adaptive.core.run import StageContext, to_plain
+from adaptive.core.run import StageContext
 from adaptive.textscale.compare.stages import read_tables
 from adaptive.textscale.config import TextEvalConfig
 
@@ -44,10 +40,7 @@ def report_comparison(config: TextEvalConfig, context: StageContext) -> None:
         [(own["megapixels"], 100 * own["f"])], x="megapixels an image", y="F (%)", others=others
     )
     report.figure(figure, "F against pixels: up and left is better")
-    plain: dict[str, Any] = to_plain(config)
-    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-    report.section("Configuration").code("config.yaml", text)
-    report.save(context.dir / "report.html")
+    report.provenance(config, context.run.path).save(context.dir / "report.html")
 
 
 def _budget(config: TextEvalConfig) -> str:

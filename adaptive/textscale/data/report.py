@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
 
 from adaptive.core.report import Report
+from adaptive.core.report.pictures import FOUND, LEFT, Outlines, show_picture
 from adaptive.core.report.style import SERIES, canvas, house_style
-from adaptive.core.run import StageContext, to_plain
+from adaptive.core.run import StageContext
 from adaptive.textscale.data.config import TextscaleRenderConfig
 from adaptive.textscale.data.labelled import LabelledImages, Sample
 
@@ -30,21 +30,19 @@ def report_render(context: StageContext, config: TextscaleRenderConfig) -> None:
     report.numbers({"images": len(images), "words": len(scales)})
     report.section("Images").figure(
         contact_sheet(images[: min(PICTURES, len(images))]),
-        "The first images with the corners of their words; dotted: not to be cared about",
+        "The first images with the outlines of their words",
+        legend={"words": FOUND, "not to be cared about": LEFT},
     )
     if scales:
         report.section("Heights").figure(
             height_histogram(scales), "Short sides of the words that count"
         )
-    plain = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
-    report.section("Configuration").code("config.yaml", plain).save(context.dir / "report.html")
+    report.provenance(config, context.run.path).save(context.dir / "report.html")
 
 
 @house_style
 def contact_sheet(samples: Sequence[Sample]) -> Figure:
     """Images side by side, three in a row, with the outlines of their words."""
-    import cv2
-    from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
 
     rows = -(-len(samples) // 3)
@@ -53,16 +51,11 @@ def contact_sheet(samples: Sequence[Sample]) -> Figure:
     for axes in grid:
         axes.set_axis_off()
     for axes, (_, image_HW3, words) in zip(grid, samples, strict=False):
-        height, width = image_HW3.shape[:2]
-        factor = min(1.0, SIDE / max(height, width))
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        small_hw3 = cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
-        axes.imshow(small_hw3, extent=(0, width, height, 0))
-        for care, style in ((True, "-"), (False, ":")):
-            quads = list(words.quad_N42[words.care_N == care])
-            axes.add_collection(
-                PolyCollection(quads, facecolors="none", edgecolors="lime", lw=0.6, ls=style)
-            )
+        quads = [
+            Outlines(words.quad_N42[words.care_N == care], FOUND if care else LEFT)
+            for care in (True, False)
+        ]
+        show_picture(axes, image_HW3, quads, longest=SIDE)
     return figure
 
 

@@ -10,13 +10,17 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from adaptive.core.report import pictures
 from adaptive.textscale.canvas import resized
 from adaptive.textscale.regions import Regions
 from adaptive.textscale.words import Detections
 
-WORD = (230, 30, 60)
-LOOKED = (30, 150, 70)
-SKIPPED = (150, 150, 150)
+LEGEND = {
+    "words": pictures.FOUND,
+    "regions that were looked at again": pictures.LOOKED,
+    "other regions": pictures.LEFT,
+}
+WORD, LOOKED, SKIPPED = (tuple(bytes.fromhex(colour[1:])) for colour in LEGEND.values())
 _LONGEST = 1600  # side in pixels of a picture
 
 
@@ -26,7 +30,7 @@ def overlay(
     regions: Regions | None = None,
     zoomed: tuple[bool, ...] = (),
 ) -> UInt8[ndarray, "h w 3"]:
-    """The image with words in red, regions that were looked at again in green, others in grey.
+    """The image with words in orange, regions that were looked at again in blue, others in grey.
 
     Args:
         image_HW3: RGB.

@@ -1,30 +1,18 @@
-"""The report of a ``textscale_detect`` run.
-
-Shapes: H x W pixels of a picture.
-"""
+"""The report of a ``textscale_detect`` run."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import yaml
-from jaxtyping import UInt8
-from numpy import ndarray
-
-from adaptive.core.report import Report
-from adaptive.core.report.style import house_style
-from adaptive.core.run import StageContext, to_plain
+from adaptive.core.report import Report, picture_plot
+from adaptive.core.run import StageContext
 from adaptive.textscale.config import TextDetectConfig
 from adaptive.textscale.data.images import decode_image
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from adaptive.textscale.detect.overlay import LEGEND
 
 PICTURES = 6
 LISTED = 100
-WIDTH = 8.2  # inches of the page
 
 
 def report_folder(config: TextDetectConfig, context: StageContext) -> None:
@@ -57,22 +45,7 @@ def report_folder(config: TextDetectConfig, context: StageContext) -> None:
             path = output / "overlays" / f"{sample}.jpg"
             report.figure(
                 picture_plot(decode_image(path.read_bytes(), path.name)),
-                f"{record['image']}: words in red, regions that were looked at again in green, "
-                "others grey",
+                f"{record['image']}: {record['words']} words",
+                legend=LEGEND,
             )
-    plain = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
-    report.section("Configuration").code("config.yaml", plain)
-    report.save(context.dir / "report.html")
-
-
-@house_style
-def picture_plot(picture_HW3: UInt8[ndarray, "H W 3"]) -> Figure:
-    """A picture as wide as the page."""
-    from matplotlib.figure import Figure
-
-    height, width = picture_HW3.shape[:2]
-    figure = Figure(figsize=(WIDTH, WIDTH * height / width))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.imshow(picture_HW3, aspect="auto")
-    return figure
+    report.provenance(config, context.run.path).save(context.dir / "report.html")

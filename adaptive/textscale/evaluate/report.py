@@ -7,10 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from adaptive.core.report import Report
-from adaptive.core.run import StageContext, to_plain
+from adaptive.core.run import StageContext
 from adaptive.textscale.evaluate.by_height import BANDS, HeightRecall
 from adaptive.textscale.evaluate.config import TextscaleScoreConfig
 
@@ -41,8 +39,7 @@ def report_score(context: StageContext, config: TextscaleScoreConfig) -> None:
     report.section("Most mistakes").table(
         worst_images(found["images"]), f"The {WORST} images with most misses and false alarms"
     )
-    plain = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
-    report.section("Configuration").code("config.yaml", plain).save(context.dir / "report.html")
+    report.provenance(config, context.run.path).save(context.dir / "report.html")
 
 
 def height_rows(bands: Mapping[str, HeightRecall]) -> list[dict[str, Any]]:

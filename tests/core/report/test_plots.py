@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adaptive.core import ChoiceProblem
-from adaptive.core.report import plots
+from adaptive.core.report import allocation_plot, plots
 from adaptive.core.report.style import to_svg
 
 PROBLEM = ChoiceProblem(
@@ -24,7 +24,7 @@ FIGURES = {
         others={"uniform": [(1.5, 0.4)]},
         marked={"child": (1.0, 0.3)},
     ),
-    "allocation": lambda: plots.allocation_plot(PROBLEM, [1, 2]),
+    "allocation": lambda: allocation_plot(PROBLEM, [1, 2]),
     "predicted": lambda: plots.predicted_measured_plot(
         [{"name": "child", "predicted": 2.0, "measured": 2.2}], unit="ms"
     ),
@@ -57,7 +57,7 @@ def test_every_figure_says_what_it_shows(name):
 
 
 def test_the_choice_and_the_reference_are_where_they_belong():
-    figure = plots.allocation_plot(PROBLEM, [1, 2], resource="memory")
+    figure = allocation_plot(PROBLEM, [1, 2], resource="memory")
     left, right = figure.axes
     reference, choice = (points.get_offsets() for points in left.collections)
     assert np.array_equal(reference, [[0, 0], [0, 1]])
@@ -66,13 +66,13 @@ def test_the_choice_and_the_reference_are_where_they_belong():
 
 
 def test_an_option_that_is_not_available_has_no_cell():
-    left = plots.allocation_plot(PROBLEM, [1, 2]).axes[0]
+    left = allocation_plot(PROBLEM, [1, 2]).axes[0]
     cells = sum((patch.get_path().codes == 1).sum() for patch in left.patches)
     assert cells == 5
 
 
 def test_a_worse_option_is_darker():
-    left = plots.allocation_plot(PROBLEM, [1, 2]).axes[0]
+    left = allocation_plot(PROBLEM, [1, 2]).axes[0]
     shade = {}
     for patch in left.patches:
         path = patch.get_path()
@@ -85,7 +85,7 @@ def test_a_large_problem_stays_a_small_drawing():
     problem = ChoiceProblem(
         loss=np.random.default_rng(0).random((80, 54)), cost={"latency": np.ones((80, 54))}
     )
-    figure = plots.allocation_plot(problem, np.zeros(80, dtype=int))
+    figure = allocation_plot(problem, np.zeros(80, dtype=int))
     assert figure.get_size_inches()[1] < 12
     assert len(to_svg(figure, "f")) < 800_000
 
