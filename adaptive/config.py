@@ -25,6 +25,7 @@ from adaptive.launcher import register_launchers
 
 # Modules that register tasks; importing one must not import torch.
 TASK_MODULES = (
+    "adaptive.core.collect.config",
     "adaptive.core.profiling.config",
     "adaptive.llm_puzzle.config",
     "adaptive.quadformer.config",

@@ -1,4 +1,4 @@
-"""A SLURM of one machine, for tests: ``sbatch``, ``srun``, ``squeue``, ``scontrol`` and ``scancel``.
+"""A SLURM of one machine, for tests: ``sbatch``, ``srun``, ``squeue``, ``scontrol``, ``scancel``.
 
 :func:`install` puts the commands into a folder for PATH. A job of an array is a process group of
 its own, which a "node" process starts and starts again when the job was requeued. Signals go to all

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adaptive.core.errors import UserError
-from adaptive.core.run import TASKS, Stage, StageContext, TaskConfig, atomic_write_json
+from adaptive.core.run import TASKS, Axis, Stage, StageContext, TaskConfig, atomic_write_json
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -83,7 +83,13 @@ def stages(config: ToyConfig) -> list[Stage]:
 def register() -> None:
     """Makes ``task=toy`` known to this process, once."""
     if "toy" not in TASKS:
-        TASKS.register("toy", config=ToyConfig, entry=f"{__name__}:stages")
+        TASKS.register(
+            "toy",
+            config=ToyConfig,
+            entry=f"{__name__}:stages",
+            cost=(Axis("toy.cost"), Axis("items")),
+            quality=(Axis("toy.sum", more=True),),
+        )
 
 
 if __name__ == "__main__":
