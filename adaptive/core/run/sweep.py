@@ -146,7 +146,7 @@ class Sweep:
 
 def hydra_value(text: str) -> str:
     """``text`` as Hydra's grammar takes it for one value: quoted where it has to be."""
-    if re.fullmatch(r"[\w./+-]+", text):
+    if "/" in text and re.fullmatch(r"[\w./-]+", text, re.ASCII):  # neither null nor a number
         return text
     # Within quotes only the quote is escaped, and backslashes where they stand before one.
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), text)

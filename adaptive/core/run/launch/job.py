@@ -25,7 +25,7 @@ STOPPED = (INTERRUPTED, -signal.SIGTERM, -signal.SIGINT, -signal.SIGUSR2)
 """Exit statuses of a run that somebody has stopped."""
 
 STOP_SECONDS = 60.0
-ATTEMPT = "--- "
+ATTEMPT = "=== attempt of "
 """Begins the first line of an attempt in the log."""
 
 
@@ -114,8 +114,9 @@ class Job:
                 text = log.read().decode(errors="replace")
         except OSError:
             return []
-        attempt = text.rpartition(ATTEMPT)[2].splitlines()[1:]
-        return [line for line in attempt if line.strip()]
+        _, head, attempt = text.rpartition(ATTEMPT)
+        lines = attempt.splitlines()[1 if head else 0 :]
+        return [line for line in lines if line.strip()]
 
 
 def this_program() -> tuple[str, ...]:

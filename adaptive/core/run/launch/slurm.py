@@ -140,7 +140,7 @@ def _submit(executor: Any, jobs: Sequence[Job], settings: SlurmConfig) -> list[S
     except Exception as error:
         if type(error).__name__ != "FailedJobError":
             raise
-        words = " ".join(str(error.__cause__ or error).split())
+        words = " ".join(str(error).split())
         raise UserError(f"sbatch refuses the jobs: {words}") from error
     say(f"submitted as jobs {', '.join(job.job_id for job in submitted)}; logs in {FOLDER}")
     return submitted
