@@ -86,7 +86,7 @@ def load(name: str, *overrides: str, config_dir: str | None = None) -> Experimen
         with initialize_config_module("adaptive.conf", version_base="1.3"):
             composed = compose("config", [*arguments, *paths])
         words = ", ".join(map(repr, (name, *overrides)))
-        changed = tuple(o for o in overrides if not o.lstrip("+").startswith("hydra"))
+        changed = tuple(o for o in overrides if not o.lstrip("+").startswith(("hydra.", "hydra/")))
         return Experiment(validated(composed), f"adaptive.load({words})", changed)
 
 

@@ -26,7 +26,14 @@ from adaptive.core.run.sweep import SWEEP, hydra_value
 PLUGIN = "hydra_plugins.adaptive_launcher.CommandLauncher"
 
 # Overrides that the launching process needs and its runs do not.
-OF_THE_SWEEP = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweep", "hydra.mode")
+OF_THE_SWEEP = (
+    "hydra/launcher",
+    "hydra.launcher",
+    "hydra/sweeper",
+    "hydra.sweep",
+    "hydra.mode",
+    "hydra.run",
+)
 
 
 def register_launchers() -> None:
@@ -41,27 +48,36 @@ def register_launchers() -> None:
         store.store(group="hydra/launcher", name=name, node=node, provider="adaptive")
 
 
-def launch(
-    jobs: Sequence[tuple[list[str], DictConfig]], settings: Mapping[str, Any], hydra: Sequence[str]
-) -> None:
-    """Runs the jobs of a sweep that are not done.
-
-    Args:
-        jobs: overrides and composed configuration of each, Hydra's own part included.
-        settings: of the launcher.
-        hydra: overrides of Hydra's part.
+def checked(settings: Mapping[str, Any]) -> LauncherConfig:
+    """The settings of a launcher, as Hydra composed them, as its dataclass.
 
     Raises:
-        UserError: the launcher does not work here, or a setting of it is wrong.
+        UserError: one of them is wrong.
     """
     schema = OmegaConf.structured(LAUNCHERS[settings["kind"]][0])
     launcher = OmegaConf.to_object(OmegaConf.merge(schema, dict(settings)))
     assert isinstance(launcher, LauncherConfig)
     launcher.validate()
+    return launcher
+
+
+def launch(
+    jobs: Sequence[tuple[list[str], DictConfig]], launcher: LauncherConfig, hydra: Sequence[str]
+) -> None:
+    """Runs the jobs of a sweep that are not done.
+
+    Args:
+        jobs: overrides and composed configuration of each, Hydra's own part included.
+        launcher: its settings.
+        hydra: overrides of Hydra's part.
+
+    Raises:
+        UserError: the launcher does not work here.
+    """
     where, _ = flags(SWEEP.arguments)
     shared = [override for override in hydra if not override.startswith(OF_THE_SWEEP)]
     wanted: dict[Path, Job] = {}
-    SWEEP.expected = len(jobs)
+    SWEEP.expected = (SWEEP.expected or 0) + len(jobs)  # a sweeper may launch in batches
     for overrides, composed in jobs:
         home = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
         directory = Path(os.path.relpath(home))

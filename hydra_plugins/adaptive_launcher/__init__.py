@@ -23,7 +23,10 @@ class CommandLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keeps what :meth:`launch` needs."""
+        """Keeps what :meth:`launch` needs, and refuses wrong settings before anything is written."""
+        from adaptive.launcher import checked
+
+        self.launcher = checked(self.settings)
         self.context = hydra_context
         self.config = config
 
@@ -41,6 +44,6 @@ class CommandLauncher(Launcher):
             )
             for overrides in job_overrides
         ]
-        launch(jobs, self.settings, list(self.config.hydra.overrides.hydra))
+        launch(jobs, self.launcher, list(self.config.hydra.overrides.hydra))
         # The sweep itself tells what has failed, all of it; Hydra would raise the first error.
         return [JobReturn(status=JobStatus.COMPLETED)] * len(job_overrides)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from adaptive.core.errors import UserError
 from adaptive.core.run.task import TASKS, TaskConfig
@@ -26,9 +26,6 @@ class CollectConfig(TaskConfig):
     # numbers of the summaries shown in the page's table; null: the first that differ between runs.
     # table.csv has all
     columns: list[str] | None = None
-    labels: list[str] = field(
-        default_factory=list
-    )  # settings that name a run; []: those that differ
 
     def validate(self) -> None:
         if not self.runs:

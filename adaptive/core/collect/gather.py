@@ -146,7 +146,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _below(directory: Path) -> Iterator[Path]:
-    for home, folders, files in os.walk(directory, followlinks=True):
+    for home, folders, files in os.walk(directory):
         if any(name in files for name in OF_A_RUN):
             folders.clear()  # what lies in a run is its own
             yield Path(home)
@@ -174,10 +174,10 @@ def _alike(runs: Sequence[Run]) -> tuple[list[Run], dict[Path, str]]:
     alike = max(
         sets.values(), key=lambda some: (len(some), max(r.record.get("started", "") for r in some))
     )
-    ours = base(alike[0])
+    ours, known = base(alike[0]), {run.path for run in alike}
     strangers = {}
     for run in runs:
-        if run in alike:
+        if run.path in known:
             continue
         theirs = base(run)
         keys = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]

@@ -34,7 +34,7 @@ def page(
     counts |= {"unfinished": len(found.of("unfinished", "running"))}
     report.numbers(counts | ({"on the frontier": len(trade.best)} if trade else {}))
     if trade is not None:
-        _frontier(report, config, found, trade)
+        _frontier(report, found, trade)
     report.section("Runs")
     columns = config.columns if config.columns is not None else _telling(found, trade)
     best = set(trade.best) if trade else set()
@@ -55,7 +55,7 @@ def page(
     return report
 
 
-def _frontier(report: Report, config: CollectConfig, found: Collected, trade: Trade) -> None:
+def _frontier(report: Report, found: Collected, trade: Trade) -> None:
     report.section("Frontier")
     if not trade.points:
         report.text(f"No run has both `{trade.x.name}` and `{trade.y.name}` yet.")
@@ -64,7 +64,7 @@ def _frontier(report: Report, config: CollectConfig, found: Collected, trade: Tr
     dominated = [path for path in trade.points if path not in trade.best]
 
     def notes(paths: list[Path]) -> list[str]:
-        return [_note(by_path[path], config, found) for path in paths]
+        return [_note(by_path[path], found) for path in paths]
 
     # The plot draws a frontier in the order of x, and notes go with its points.
     best = sorted(trade.best, key=lambda path: trade.points[path][0])
@@ -136,13 +136,10 @@ def _named(run: Run, config: CollectConfig, home: Path) -> str:
     return f"[{name if name != '.' else run.path.name}]({link(target, home)})"
 
 
-def _note(run: Run, config: CollectConfig, found: Collected) -> str:
-    names = config.labels or found.settings
-    lines = [f"{name}: {_text(run.settings.get(name))}" for name in names]
+def _note(run: Run, found: Collected) -> str:
+    lines = [f"{name}: {_text(run.settings.get(name))}" for name in found.settings]
     return "\n".join([*lines, str(run.path)])
 
 
 def _text(value: Any) -> Any:
-    if isinstance(value, (list, dict)):
-        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return value
+    return ", ".join(map(str, value)) if isinstance(value, list) else value

@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from os.path import commonpath
 from pathlib import Path
 
 from adaptive.core.errors import UserError
@@ -125,9 +124,9 @@ class Sweep:
             say(f"  failed: {directory}: {why}")
         if self.errors:
             say(f"to run what failed again: {self.command}")
-        home = hydra_value(commonpath([path.parent for path in self.outcomes]))
-        where = shlex.quote(f"runs={home}")
-        say(f"to collect them: python -m adaptive.run +exp=collect {where}")
+        for home in sorted({str(path.parent) for path in self.outcomes}):
+            where = shlex.quote(f"runs={hydra_value(home)}")
+            say(f"to collect them: python -m adaptive.run +exp=collect {where}")
         return not self.errors
 
     def wait_for(self, directory: Path) -> None:

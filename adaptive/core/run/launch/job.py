@@ -86,6 +86,7 @@ class Job:
 
     def note(self, line: str) -> None:
         """Adds a line to the log."""
+        self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / LOG).open("a") as log:
             log.write(line + "\n")
 

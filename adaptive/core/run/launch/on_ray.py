@@ -27,7 +27,12 @@ def launch(jobs: Sequence[Job], settings: RayConfig) -> Iterator[tuple[Job, int]
             "hydra/launcher=ray needs ray: pip install 'adaptive-compute[ray]'"
         ) from None
     try:
-        ray.init(address=settings.address, log_to_driver=False, ignore_reinit_error=True)
+        ray.init(
+            address=settings.address,
+            log_to_driver=False,
+            ignore_reinit_error=True,
+            logging_level="ERROR",
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
             f"hydra.launcher.address={settings.address}: no Ray cluster answers there "

@@ -36,7 +36,7 @@ def run_jobs(jobs: Mapping[Path, Job], settings: LauncherConfig, sweep: Sweep) -
             directory, job = next(iter(left.items()))
             sweep.wait_for(directory)
             free = [job]
-        say(f"{len(free)} runs begin by hydra/launcher={settings.kind}; each prints to its job.log")
+        say(f"{len(free)} runs for hydra/launcher={settings.kind}; each prints to its job.log")
         try:
             for job, status in start(free, settings):
                 directory = Path(job.directory)

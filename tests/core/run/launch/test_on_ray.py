@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +10,14 @@ import pytest
 from adaptive.core.errors import UserError
 from adaptive.core.run.launch import RayConfig, on_ray
 from adaptive.core.run.launch.job import Job
+
+
+@dataclass(eq=False)
+class Reference:
+    """To the result of a task."""
+
+    function: Callable[[Job], int]
+    job: Job
 
 
 class FakeRay(SimpleNamespace):
@@ -31,16 +41,15 @@ class FakeRay(SimpleNamespace):
 
     def remote(self, **options):
         self.told.append(options)
-        return lambda function: SimpleNamespace(remote=lambda job: (function, job.directory, job))
+        return lambda function: SimpleNamespace(remote=lambda job: Reference(function, job))
 
     def wait(self, references, num_returns):
         return references[-num_returns:], references[:-num_returns]
 
     def get(self, reference):
-        function, name, job = reference
-        if name == self.lost:
+        if reference.job.directory == self.lost:
             raise self.exceptions.RayError("The node died.\nMore.")
-        return function(job)
+        return reference.function(reference.job)
 
     def shutdown(self):
         self.open = False
@@ -52,7 +61,6 @@ def jobs(tmp_path) -> list[Job]:
     made = [Job(f"run{i}", c, str(tmp_path)) for i, c in enumerate(commands)]
     for job in made:
         job.path.mkdir()
-        job.__class__.__hash__ = lambda self: hash(self.directory)  # as a reference of Ray's has
     return made
 
 
