@@ -23,7 +23,7 @@ class CommandLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keeps what :meth:`launch` needs, and refuses wrong settings before anything is written."""
+        """Keeps what :meth:`launch` needs; refuses wrong settings before a file is written."""
         from adaptive.launcher import checked
 
         self.launcher = checked(self.settings)

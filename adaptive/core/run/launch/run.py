@@ -40,8 +40,8 @@ def run_jobs(jobs: Mapping[Path, Job], settings: LauncherConfig, sweep: Sweep) -
         try:
             for job, status in start(free, settings):
                 directory = Path(job.directory)
-                if status == IN_USE:
-                    continue
+                if status and (status == IN_USE or holder(directory) is not None):
+                    continue  # torchrun has one exit status for all that goes wrong
                 del left[directory]
                 if status == 0:
                     sweep.ended(directory, DONE)
