@@ -30,8 +30,10 @@ def run_jobs(jobs: Mapping[Path, Job], settings: LauncherConfig, sweep: Sweep) -
     """
     left = dict(jobs)
     start = launch.of(settings.kind)
+    # At first all: who holds a directory may be a job of an earlier launch, which the launcher of a
+    # cluster finds again.
+    free = list(left.values())
     while left:
-        free = [job for directory, job in left.items() if holder(directory) is None]
         if not free:
             directory, job = next(iter(left.items()))
             sweep.wait_for(directory)
@@ -50,3 +52,4 @@ def run_jobs(jobs: Mapping[Path, Job], settings: LauncherConfig, sweep: Sweep) -
         except KeyboardInterrupt:
             sweep.interrupted()
             raise
+        free = [job for directory, job in left.items() if holder(directory) is None]
