@@ -14,6 +14,8 @@ from adaptive.core.run.launch.job import LOG
 from adaptive.core.run.progress import duration
 
 MOST_COLUMNS = 8
+MOST_LETTERS = 44
+"""Of a run's name in the page's table; the end of a long one tells it from others."""
 
 
 def page(
@@ -132,8 +134,11 @@ def _named(run: Run, config: CollectConfig, home: Path) -> str:
         name = run.path.relative_to(config.runs).as_posix()
     except ValueError:
         name = str(run.path)
+    name = run.path.name if name == "." else name
+    if len(name) > MOST_LETTERS:  # its settings have columns of their own
+        name = f"{name[: MOST_LETTERS - 10]}…{name[-8:]}"
     target = run.path / REPORT if (run.path / REPORT).exists() else run.path
-    return f"[{name if name != '.' else run.path.name}]({link(target, home)})"
+    return f"[{name}]({link(target, home)})"
 
 
 def _note(run: Run, found: Collected) -> str:

@@ -189,6 +189,14 @@ def test_the_page_links_to_the_pages_of_the_runs_and_to_the_table(sweep):
     assert sum(target.endswith("report.html") for target in targets) == 6
 
 
+def test_a_long_name_leaves_room_for_the_table(sweep):
+    long = sweep / f"items=2,{'more=1,' * 14}-0a1b2c3d"
+    (sweep / "items=2,offset=1").rename(long)
+    page = (collect(sweep) / "report.html").read_text()
+    assert re.search(r">items=2,more=1,[^<]*…0a1b2c3d</a>", page)
+    assert f">{long.name}</a>" not in page
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with started(chromium()) as found:
