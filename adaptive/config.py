@@ -15,6 +15,7 @@ from hydra._internal.core_plugins.importlib_resources_config_source import (
     ImportlibResourcesConfigSource,
 )
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
@@ -22,9 +23,11 @@ from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, Experiment, Task, TaskConfig
 from adaptive.core.run.messages import reworded
 from adaptive.core.run.recipes import recipe_list
+from adaptive.launcher import register_launchers
 
 # Modules that register tasks; importing one must not import torch.
 TASK_MODULES = (
+    "adaptive.core.collect.config",
     "adaptive.core.profiling.config",
     "adaptive.llm_puzzle.config",
     "adaptive.quadformer.config",
@@ -57,6 +60,7 @@ def register() -> None:
     SourcesRegistry.instance().register(RecipeSource)
     for module in TASK_MODULES:
         importlib.import_module(module)
+    register_launchers()
     store = ConfigStore.instance()
     for name, task in TASKS.items():
         node = OmegaConf.structured(task.config(task=name))
@@ -126,7 +130,8 @@ def load(name: str, *overrides: str, config_dir: str | None = None) -> Experimen
         with initialize_config_module("adaptive.conf", version_base="1.3"):
             composed = compose("config", [*arguments, *paths])
         words = ", ".join(map(repr, (name, *overrides)))
-        return Experiment(validated(composed), f"adaptive.load({words})")
+        changed = tuple(o for o in overrides if not o.lstrip("+").startswith(("hydra.", "hydra/")))
+        return Experiment(validated(composed), f"adaptive.load({words})", changed)
 
 
 def validated(composed: DictConfig) -> TaskConfig:
@@ -151,13 +156,23 @@ def validated(composed: DictConfig) -> TaskConfig:
     return config
 
 
+def is_about_the_sweep(override: str) -> bool:
+    """Whether an override names the recipe or where it runs, rather than a setting of the run."""
+    return override.startswith(("+exp=", "cluster="))
+
+
+def job_overrides(settings: HydraConf) -> tuple[str, ...]:
+    """What a run changes of its recipe."""
+    return tuple(o for o in settings.overrides.task if not is_about_the_sweep(o))
+
+
 def sweep_label(overrides: ListConfig) -> str:
-    """The name of a sweep job's directory: its overrides, the recipe aside.
+    """The name of a sweep job's directory: its overrides, the recipe and the cluster aside.
 
     The same job gets the same name each time, so that a sweep started again resumes. What a file
     system or a shell may not like is replaced, and a hash keeps shortened names apart.
     """
-    text = ",".join(sorted(str(o) for o in overrides if not str(o).startswith("+exp=")))
+    text = ",".join(sorted(str(o) for o in overrides if not is_about_the_sweep(str(o))))
     label = re.sub(r"[^\w.=,+-]", "_", text)
     if label != text or len(label) > 120:
         label = f"{label[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

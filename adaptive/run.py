@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import signal
@@ -14,11 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from adaptive.config import free_settings, load, register, validated
+from adaptive.config import free_settings, job_overrides, load, register, validated
 from adaptive.core.errors import UserError
 from adaptive.core.run import Experiment
-from adaptive.core.run.commandline import job, told
+from adaptive.core.run.commandline import FAILED, flags, single, told
+from adaptive.core.run.launch.job import end_with_parent
 from adaptive.core.run.ranks import no_teardown, rank_of_environment
+from adaptive.core.run.sweep import SWEEP
 
 
 @hydra.main(version_base="1.3", config_path="pkg://adaptive.conf", config_name="config")
@@ -28,15 +29,23 @@ def app(composed: DictConfig) -> None:
     arguments = sys.argv[1:]
     directory = Path(os.path.relpath(settings.runtime.output_dir))
     command = f"python -m adaptive.run {shlex.join(arguments)}"
-    with job(directory, command, arguments, sweep=settings.mode == RunMode.MULTIRUN):
-        Experiment(validated(composed), command).run(directory)
+
+    def experiment() -> Experiment:
+        return Experiment(validated(composed), command, job_overrides(settings))
+
+    if settings.mode == RunMode.MULTIRUN:
+        SWEEP.run(directory, experiment)
+    else:
+        with single(directory, command, arguments):
+            experiment().run(directory)
 
 
 def following(arguments: list[str]) -> None:
     """Takes part, as one of several processes, in the run that the main one directs."""
-    if {"-m", "--multirun"} & set(arguments):
-        raise UserError("several processes share one run, not a sweep: leave --multirun out")
-    config_dir, others = _config_dir(arguments)
+    sweeps = [a for a in arguments if a in ("-m", "--multirun") or a.startswith("cluster=")]
+    if sweeps:
+        raise UserError(f"several processes share one run, not a sweep: leave {sweeps[0]} out")
+    config_dir, others = own_recipes(arguments)
     names = [other for other in others if other.startswith("+exp=")]
     if not names:
         raise UserError("no experiment is named: add +exp=NAME")
@@ -44,12 +53,10 @@ def following(arguments: list[str]) -> None:
     load(names[0].removeprefix("+exp="), *others, config_dir=config_dir).run()
 
 
-def _config_dir(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The user's recipes, and the other arguments."""
-    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    flags.add_argument("--config-dir", "-cd")
-    known, others = flags.parse_known_args(arguments)
-    return known.config_dir, others
+def own_recipes(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The directory of the user's recipes, and the other arguments."""
+    where, others = flags(arguments)
+    return (where[1] if where else None), others
 
 
 def main() -> None:
@@ -58,13 +65,18 @@ def main() -> None:
     # slow, and an idle one no faster. OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
-    with no_teardown(), told(sys.argv[1:]):
+    end_with_parent()
+    arguments = sys.argv[1:]
+    with no_teardown(), told(arguments):
         if rank_of_environment():
-            following(sys.argv[1:])
+            following(arguments)
         else:
+            SWEEP.begin(f"python -m adaptive.run {shlex.join(arguments)}", arguments)
             register()
-            free_settings(sys.argv[1:], _config_dir(sys.argv[1:])[0])
+            free_settings(arguments, own_recipes(arguments)[0])
             app()
+            if not SWEEP.finish():
+                sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,10 @@ MISTAKES = {
     "+exp=toy group/key=1": "unknown setting 'group/key'",
     "+exp=toy +group/key=1": "unknown setting 'group/key'",
     "+exp=toy hydra/launcher=no": "unknown hydra/launcher 'no', choose one of",
+    "+exp=toy cluster=pbs": "unknown cluster 'pbs', choose one of local, ray, slurm",
+    "+exp=toy cluster=local hydra.launcher.n_job=2": "did you mean 'hydra.launcher.n_jobs'?",
+    "+exp=toy cluster=local hydra.launcher.n_jobs=0": "hydra.launcher.n_jobs=0 runs nothing",
+    "+exp=toy cluster=ray hydra.launcher.processes=0": "hydra.launcher.processes=0 must be at",
     "+exp=toy hydra.run.dri=x": "did you mean 'hydra.run.dir'?",
     "+exp=toy seed=abc": "seed=abc: value 'abc' of type 'str' could not be converted to Integer",
     "+exp=toy items=[3]": "items=[3]: value '[3]'",
@@ -143,7 +147,9 @@ def test_a_sweep_goes_on_after_a_failure_and_resumes(command_line, tmp_path):
     assert sorted(states) == ["done", "done", "failed", "failed"]
     _, _, err = command_line(*sweep)
     assert sorted((tmp_path / "runs" / "toy" / "sweep").iterdir()) == directories
-    assert err.count("[report] done before, kept") == 2
+    assert err.count(": done before") == 2 and "[report]" not in err
+    assert "4 runs in " in err and "2 done before, 2 failed" in err
+    assert "collect them: python -m adaptive.run +exp=collect runs=runs/toy/sweep\n" in err
 
 
 def test_a_sweep_job_with_a_wrong_value_has_a_status(command_line, tmp_path):

@@ -15,7 +15,8 @@ def setup() -> configparser.ConfigParser:
 def test_every_package_is_in_the_wheel():
     on_disk = {
         ".".join(path.parent.relative_to(ROOT).parts)
-        for path in (ROOT / "adaptive").rglob("__init__.py")
+        for home in ("adaptive", "hydra_plugins")
+        for path in (ROOT / home).rglob("__init__.py")
     }
     listed = set(setup()["options"]["packages"].split())
     assert listed == on_disk | {"adaptive.experiments"}

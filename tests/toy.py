@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adaptive.core.errors import UserError
-from adaptive.core.run import TASKS, Stage, StageContext, TaskConfig, atomic_write_json
+from adaptive.core.run import TASKS, Axis, Stage, StageContext, TaskConfig, atomic_write_json
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -46,6 +46,7 @@ def stages(config: ToyConfig) -> list[Stage]:
         for i in ctx.track(range(config.items), desc="draw"):
             path = ctx.dir / f"{i}.json"
             if not path.exists():
+                tally(path)
                 # From the item's own seed: resuming draws what the whole run would have drawn.
                 atomic_write_json(path, random.Random(f"{ctx.seed}/{i}").random())
             ctx.log(step=i, value=json.loads(path.read_text()))
@@ -80,16 +81,29 @@ def stages(config: ToyConfig) -> list[Stage]:
     ]
 
 
+def tally(path: Path) -> None:
+    """Adds a line to the file ``TOY_TALLY``, where there is one, for those who count draws."""
+    if "TOY_TALLY" in os.environ:
+        with open(os.environ["TOY_TALLY"], "a") as file:
+            file.write(f"{path.resolve()}\n")
+
+
 def register() -> None:
     """Makes ``task=toy`` known to this process, once."""
     if "toy" not in TASKS:
-        TASKS.register("toy", config=ToyConfig, entry=f"{__name__}:stages")
+        TASKS.register(
+            "toy",
+            config=ToyConfig,
+            entry=f"{__name__}:stages",
+            cost=(Axis("toy.cost"), Axis("items")),
+            quality=(Axis("toy.sum", more=True),),
+        )
 
 
 if __name__ == "__main__":
     register()
     from adaptive import config, run
 
-    config.TASK_MODULES = ()
+    config.TASK_MODULES = ("adaptive.core.collect.config",)
     sys.argv[1:1] = ["--config-dir", str(RECIPES)]
     run.main()

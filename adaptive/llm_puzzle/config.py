@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from adaptive.core import SOLVERS, Budget, UserError
-from adaptive.core.run import TASKS, TaskConfig
+from adaptive.core.run import TASKS, Axis, TaskConfig
 from adaptive.llm_puzzle.baselines import BASELINES
 from adaptive.llm_puzzle.export import ENGINES, EXPORTS
 from adaptive.llm_puzzle.pretrain.config import TrainParentConfig
@@ -229,4 +229,10 @@ TASKS.register(
     config=PuzzleConfig,
     entry="adaptive.llm_puzzle.pipeline:stages",
     groups={"library": LIBRARIES},
+    cost=(
+        Axis("latency.child.measured"),
+        Axis("latency.child.predicted"),
+        Axis("nvlabs.runtime_ms"),
+    ),
+    quality=(Axis("child.loss.gkd"), Axis("child.score.predicted")),
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from adaptive.core.budget import Budget
 from adaptive.core.errors import UserError
-from adaptive.core.run import TASKS, TaskConfig
+from adaptive.core.run import TASKS, Axis, TaskConfig
 from adaptive.quadformer.settings import (
     AugmentConfig,
     BudgetConfig,
@@ -139,4 +139,6 @@ TASKS.register(
     "quadformer_eval",
     config=QuadformerEvalConfig,
     entry="adaptive.quadformer.pipeline:eval_stages",
+    cost=(Axis("latency.measured"), Axis("images_per_second", more=True), Axis("gmacs")),
+    quality=(Axis("accuracy", more=True),),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from adaptive.core.checks import positive
 from adaptive.core.errors import UserError
-from adaptive.core.run import TASKS, TaskConfig
+from adaptive.core.run import TASKS, Axis, TaskConfig
 from adaptive.textscale.detectors import CHOICES, PRIORS, SAME, DetectorConfig
 from adaptive.textscale.settings import AdaptConfig, PixelBudget
 
@@ -121,4 +121,6 @@ TASKS.register(
     config=TextEvalConfig,
     entry="adaptive.textscale.pipeline:eval_stages",
     groups={"detector": CHOICES, "prior": PRIORS},
+    cost=(Axis("megapixels"), Axis("ms_per_image")),
+    quality=(Axis("f", more=True),),
 )

@@ -14,11 +14,11 @@ NUMERAL = re.compile(r"[+x±−-]? ?(\d[\d,]*\.?\d*|\.\d+)(e[+-]?\d+)?[\s\u00a0]
 
 
 def inline(text: str) -> str:
-    """Escaped ``text`` with `code`, **bold** and [links](https://...)."""
+    """Escaped ``text`` with `code`, **bold** and [links](https://...), or to files (./...)."""
     text = html.escape(text)
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
     text = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
-    return re.sub(r"\[([^\]]+)\]\((https?://[^)\s]+)\)", r'<a href="\2">\1</a>', text)
+    return re.sub(r"\[([^\]]+)\]\(((?:https?://|\.\.?/)[^)\s]+)\)", r'<a href="\2">\1</a>', text)
 
 
 def paragraphs(text: str) -> str:

@@ -19,10 +19,11 @@ from adaptive.core.run.progress import duration, say, track
 from adaptive.core.run.ranks import LostRank, Ranks, shares
 from adaptive.core.run.seed import seed_everything, stage_seed
 from adaptive.core.run.stage import Stage, StageContext
-from adaptive.core.run.task import TASKS, Task, TaskConfig
+from adaptive.core.run.task import TASKS, Axis, Task, TaskConfig
 
 __all__ = [
     "TASKS",
+    "Axis",
     "Experiment",
     "LostRank",
     "Manifest",

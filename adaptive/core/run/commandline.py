@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -10,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from adaptive.core.errors import UserError
-from adaptive.core.run.directory import RunDir
+from adaptive.core.run.lock import InUseError
 from adaptive.core.run.messages import reworded
 from adaptive.core.run.progress import say
 
 FAILED = 1
+IN_USE = 75  # EX_TEMPFAIL of <sysexits.h>: another process is at it, try again
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -44,7 +46,7 @@ def told(arguments: Sequence[str]) -> Iterator[None]:
         if verbose:
             raise error from error.__cause__
         say(f"error: {error}")
-        sys.exit(FAILED)
+        sys.exit(IN_USE if isinstance(error, InUseError) else FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -53,30 +55,31 @@ def told(arguments: Sequence[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def job(directory: Path, command: str, arguments: Sequence[str], *, sweep: bool) -> Iterator[None]:
-    """Surrounds one run of the command line.
+def single(directory: Path, command: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Surrounds the only run of a command line; :mod:`adaptive.core.run.sweep` is of several.
 
     Args:
         directory: the run directory, which Hydra has made.
         command: the whole command, for the hint on how to resume.
         arguments: of the command line.
-        sweep: whether there are other jobs. Those go on when this one fails, and Hydra shows only
-            the first error in the end, so each failure is told and recorded where it happens.
     """
     try:
         with reworded(arguments):
             yield
     except UserError as error:
-        if not sweep:
-            with contextlib.suppress(OSError):  # takes back the directories of a run not begun,
-                os.removedirs(directory)  # and fails where there is something to keep
-            raise _Mistake(error) from error
-        say(f"error in {directory}: {error}")
-        if not any(directory.iterdir()):
-            RunDir(directory).status("failed", None, str(error))
-        raise
+        with contextlib.suppress(OSError):  # takes back the directories of a run not begun,
+            os.removedirs(directory)  # and fails where there is something to keep
+        raise _Mistake(error) from error
     except KeyboardInterrupt:
-        if not sweep and "hydra.run.dir=" not in command:
+        if "hydra.run.dir=" not in command:
             command += f" hydra.run.dir={directory}"
         say(f"\ninterrupted, nothing is lost; to resume: {command}")
         raise
+
+
+def flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options of a command line that say where recipes are, and its other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    known, others = parser.parse_known_args(arguments)
+    return ["--config-dir", known.config_dir] if known.config_dir else [], others

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from adaptive._version import __version__
 from adaptive.core.errors import UserError
 from adaptive.core.run.atomic import (
     atomic_write_bytes,
@@ -63,7 +64,9 @@ class RunDir:
         return MetricsLog(self.path / "metrics.jsonl", self.tracking)
 
     @contextlib.contextmanager
-    def opened(self, config: TaskConfig, command: str) -> Iterator[None]:
+    def opened(
+        self, config: TaskConfig, command: str, overrides: Sequence[str] = ()
+    ) -> Iterator[None]:
         """Holds the directory for a run of ``config``, and writes what is known at its start.
 
         Raises:
@@ -75,7 +78,7 @@ class RunDir:
             plain = to_plain(config)
             text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
             atomic_write_text(self.path / "config.yaml", text)
-            with self._recorded(config, command), self._tracked(config):
+            with self._recorded(config, command, overrides), self._tracked(config):
                 yield
 
     def status(self, state: str, stage: str | None = None, error: str | None = None) -> None:
@@ -95,10 +98,7 @@ class RunDir:
 
     def stage(self) -> str | None:
         """The stage that ``status.json`` names."""
-        try:
-            return json.loads((self.path / "status.json").read_text())["stage"]
-        except (OSError, ValueError, KeyError):
-            return None
+        return read_status(self.path)["stage"]
 
     def publish(self, summary: dict[str, Any], report: Path | None) -> None:
         """Writes ``summary.json`` and copies the report to where tools look for it."""
@@ -141,7 +141,9 @@ class RunDir:
             self.tracking.close(failed)
 
     @contextlib.contextmanager
-    def _recorded(self, config: TaskConfig, command: str) -> Iterator[None]:
+    def _recorded(
+        self, config: TaskConfig, command: str, overrides: Sequence[str]
+    ) -> Iterator[None]:
         """Keeps ``run.json``; a resumed run adds its time to that of the attempts before."""
         path = self.path / "run.json"
         before = json.loads(path.read_text()) if path.exists() else {}
@@ -151,6 +153,8 @@ class RunDir:
             "name": config.name,
             "task": config.task,
             "command": command,
+            "overrides": list(overrides),
+            "version": __version__,
             "directory": os.fspath(self.path.resolve()),
             "seed": config.seed,
             "started": before.get("started", now),
@@ -169,3 +173,38 @@ class RunDir:
             }
             with contextlib.suppress(OSError):  # what failed in the run matters more
                 atomic_write_json(path, record)
+
+
+def read_status(directory: Path) -> dict[str, str | None]:
+    """``state``, ``stage`` and ``error`` of a run; each None where there is none that says."""
+    nothing = dict.fromkeys(("state", "stage", "error"))
+    try:
+        found = json.loads((directory / "status.json").read_text())
+    except (OSError, ValueError):
+        return nothing
+    return {**nothing, **found} if isinstance(found, dict) else nothing
+
+
+def read_config(directory: Path) -> dict[str, Any] | None:
+    """The configuration of a run in plain types; None where there is none to read."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
+    try:
+        found = yaml.load((directory / "config.yaml").read_text(), Loader=loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def is_done(directory: Path, config: TaskConfig) -> bool:
+    """Whether a run of this very configuration, by this version, has ended well in ``directory``.
+
+    Reads three small files and imports nothing heavy. Files outside the run are not looked at: the
+    same command without ``-m`` goes through the stages, which do.
+    """
+    if read_status(directory)["state"] != "done" or not (directory / "summary.json").exists():
+        return False
+    try:
+        record = json.loads((directory / "run.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return record.get("version") == __version__ and read_config(directory) == to_plain(config)

@@ -61,10 +61,12 @@ class Experiment:
     Attributes:
         config: of the dataclass that its task registered.
         command: the shell command or Python call that runs it, for ``run.json``.
+        overrides: what was changed of the recipe, as ``KEY=VALUE``, for ``run.json``.
     """
 
     config: TaskConfig
     command: str = ""
+    overrides: tuple[str, ...] = ()
 
     def stages(self) -> list[Stage]:
         """The stages that :meth:`run` goes through."""
@@ -96,7 +98,7 @@ class Experiment:
             return Result.read(dir)
         with full_disk_told(Path(dir)):
             run = RunDir(Path(dir))
-            with run.opened(self.config, self.command):
+            with run.opened(self.config, self.command, self.overrides):
                 with failures_recorded(run):  # stages may look at files already
                     stages = self.stages()
                 config = self.config

@@ -7,10 +7,15 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from adaptive.core.errors import UserError
+
+
+class InUseError(UserError):
+    """Another process that is alive uses the run directory."""
 
 
 @contextlib.contextmanager
@@ -22,16 +27,20 @@ def locked(directory: Path) -> Iterator[None]:
     holds it.
 
     Raises:
-        UserError: another process that is alive uses the directory.
+        InUseError: another process that is alive uses the directory.
     """
     file = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.2)  # it may have been one who only asks, see holder
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.read(file, 200).decode(errors="replace").strip() or "another process"
-            raise UserError(
-                f"{directory} is in use by {owner}: wait for it, or choose another hydra.run.dir"
+            raise InUseError(
+                f"{directory} is in use by {_holder(file)}: wait for it, or choose another "
+                "hydra.run.dir"
             ) from None
         except OSError as error:  # a file system without locks: go on, as there is no way to know
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
@@ -42,3 +51,30 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def holder(directory: Path) -> str | None:
+    """Who holds ``directory``, such as ``process 7 on node3``; None when nobody does."""
+    try:
+        file = os.open(directory / ".lock", os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(file)
+    except OSError:  # no locks here
+        return None
+    finally:
+        os.close(file)
+    return None
+
+
+def wait_until_free(directory: Path, every: float = 0.5) -> None:
+    """Returns once no process holds ``directory``."""
+    while holder(directory) is not None:
+        time.sleep(every)
+
+
+def _holder(file: int) -> str:
+    return os.pread(file, 200, 0).decode(errors="replace").strip() or "another process"

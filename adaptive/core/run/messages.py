@@ -60,8 +60,8 @@ def sentence(error: BaseException) -> str:
         if key == "exp":
             return "write +exp=NAME with the plus sign: the recipe is added to the defaults"
         return (
-            f"unknown group {key!r}: the groups are exp (with the plus sign, +exp=NAME), task, and "
-            "those of the recipe's task"
+            f"unknown group {key!r}: the groups are exp (with the plus sign, +exp=NAME), task, "
+            "cluster, and those of the recipe's task"
         )
     if text.startswith("Ambiguous value"):
         argument = text.split("'")[1]

@@ -28,6 +28,19 @@ class TaskConfig:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """One side of what a task trades: a number of its summary.
+
+    Attributes:
+        name: in ``summary.json``.
+        more: whether more of it is better; else less is.
+    """
+
+    name: str
+    more: bool = False
+
+
+@dataclass(frozen=True)
 class Task:
     """A registered task.
 
@@ -38,12 +51,17 @@ class Task:
             starts, so that composing a configuration and ``--help`` stay quick.
         groups: fields of the configuration that are chosen by name, ``FIELD=NAME``: field to name
             to dataclass instance, the default first. Their own settings stay ``FIELD.KEY=VALUE``.
+        cost: what its runs spend, for the frontier of several runs: the first of these that the
+            runs measured counts, so measured ones stand before predicted ones.
+        quality: what they get for it, likewise.
     """
 
     name: str
     config: type[TaskConfig]
     entry: str
     groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cost: tuple[Axis, ...] = ()
+    quality: tuple[Axis, ...] = ()
 
     def stages(self, config: TaskConfig) -> list[Stage]:
         """The stages of one experiment, in order."""
@@ -68,9 +86,11 @@ class TaskRegistry(Mapping[str, Task]):
         config: type[TaskConfig],
         entry: str,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
+        cost: tuple[Axis, ...] = (),
+        quality: tuple[Axis, ...] = (),
     ) -> None:
-        """Files a task under ``name``; names are taken once."""
-        self._tasks.register(name)(Task(name, config, entry, groups or {}))
+        """Files a task under ``name``; names are taken once. The rest is as in :class:`Task`."""
+        self._tasks.register(name)(Task(name, config, entry, groups or {}, cost, quality))
 
     def __getitem__(self, name: str) -> Task:
         return self._tasks[name]

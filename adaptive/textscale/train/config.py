@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from adaptive.core.errors import UserError
-from adaptive.core.run import TASKS, TaskConfig
+from adaptive.core.run import TASKS, Axis, TaskConfig
 from adaptive.textscale.train.settings import (
     DataConfig,
     DetectConfig,
@@ -39,4 +39,6 @@ TASKS.register(
     "textscale_train",
     config=TextTrainConfig,
     entry="adaptive.textscale.train.pipeline:train_stages",
+    cost=(Axis("net.params"),),
+    quality=(Axis("f", more=True),),
 )

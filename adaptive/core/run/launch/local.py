@@ -1,0 +1,74 @@
+"""Runs as processes of this machine, several at a time."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+from collections.abc import Iterator, Sequence
+
+from adaptive.core.errors import UserError
+from adaptive.core.run.launch.config import JoblibConfig
+from adaptive.core.run.launch.job import Job
+
+
+def launch(jobs: Sequence[Job], settings: JoblibConfig) -> Iterator[tuple[Job, int]]:
+    """Yields every job with its exit status, in the order in which they end.
+
+    Where there are GPUs each run sees its own, ``settings.processes`` of them, unless more runs
+    are asked for than there are GPUs for.
+
+    Raises:
+        UserError: joblib is not installed.
+    """
+    try:
+        from joblib import Parallel, delayed, effective_n_jobs
+    except ImportError:
+        raise UserError(
+            "hydra/launcher=joblib needs joblib: pip install 'adaptive-compute[joblib]'"
+        ) from None
+    gpus = gpu_ids()
+    share = settings.processes
+    groups = [gpus[i : i + share] for i in range(0, len(gpus) - share + 1, share)]
+    count = max(1, len(groups)) if settings.n_jobs is None else effective_n_jobs(settings.n_jobs)
+    places: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+    for i in range(count):
+        places.put(_environment(groups[i] if count <= len(groups) else None, count, settings))
+
+    def run(job: Job) -> tuple[Job, int]:
+        place = places.get()
+        try:
+            return job, job.run(place)
+        finally:
+            places.put(place)
+
+    # Threads suffice: all that they do is to wait for a process.
+    parallel = Parallel(n_jobs=count, backend="threading", return_as="generator_unordered")
+    try:
+        yield from parallel(delayed(run)(job) for job in jobs)
+    except KeyboardInterrupt:
+        for job in jobs:
+            job.stop()
+        raise
+
+
+def gpu_ids() -> list[str]:
+    """The GPUs that a run may use, as ``CUDA_VISIBLE_DEVICES`` names them; needs no torch."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [gpu for gpu in named.split(",") if gpu not in ("", "-1")]
+    try:
+        found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    count = sum(line.startswith("GPU ") for line in found.stdout.splitlines())
+    return [str(i) for i in range(count)]
+
+
+def _environment(gpus: Sequence[str] | None, count: int, settings: JoblibConfig) -> dict[str, str]:
+    if gpus is not None:
+        return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    if count * settings.processes == 1 or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    # All threads of all runs together are as many as there are cores.
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // (count * settings.processes)))}

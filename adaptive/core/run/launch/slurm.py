@@ -1,0 +1,218 @@
+"""Runs as jobs of a SLURM cluster, through submitit.
+
+A job that is preempted, or reaches its time limit, gets a signal: it interrupts its run, asks to be
+requeued, and goes on in the same directory. The jobs live on when this process ends; the same sweep
+started again waits for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptive.core.errors import UserError
+from adaptive.core.run.atomic import atomic_write_json
+from adaptive.core.run.commandline import FAILED
+from adaptive.core.run.launch.config import SlurmConfig
+from adaptive.core.run.launch.job import STOPPED, Job
+from adaptive.core.run.progress import say
+
+if TYPE_CHECKING:
+    from submitit import Job as Submitted
+    from submitit.helpers import DelayedSubmission
+
+    Waiting = dict[str, tuple[Job, Submitted[int]]]  # by the job's number
+
+FOLDER = Path("runs", ".slurm")
+"""Scripts, logs and results of the jobs."""
+
+TICKET = ".slurm.json"
+"""In a run directory: the job that was submitted for it."""
+
+
+@dataclass
+class SlurmRun:
+    """What a job of the cluster does: pickled by submitit, so found by its name there."""
+
+    job: Job
+    patience: float  # seconds that a stopped run waits for the scheduler to stop its job too
+
+    def __call__(self) -> int:
+        """Exit status of the run."""
+        status = self.job.run()
+        if status in STOPPED:
+            # The scheduler told all processes to stop, and the run has; the signal that requeues
+            # the job, or the end, is on its way here.
+            time.sleep(self.patience)
+        return status
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What to do after the job is requeued: the same, which resumes."""
+        from submitit.helpers import DelayedSubmission
+
+        self.job.stop()
+        return DelayedSubmission(self)
+
+
+def launch(jobs: Sequence[Job], settings: SlurmConfig) -> Iterator[tuple[Job, int]]:
+    """Yields every job with its run's exit status, in the order in which they end.
+
+    Raises:
+        UserError: submitit, or a command of the scheduler, is not there, or it refuses the jobs.
+    """
+    executor = _executor(settings)
+    waiting = {} if settings.scheduler == "local" else _submitted_before(jobs)
+    if waiting:
+        say(f"{len(waiting)} runs are in the queue already: jobs {', '.join(waiting)}")
+    known = [job for job, _ in waiting.values()]
+    fresh = [job for job in jobs if job not in known]
+    for job, submitted in zip(fresh, _submit(executor, fresh, settings), strict=True):
+        job.path.mkdir(parents=True, exist_ok=True)
+        atomic_write_json(job.path / TICKET, {"id": submitted.job_id})
+        waiting[submitted.job_id] = (job, submitted)
+    try:
+        yield from _ended(waiting, settings)
+    except KeyboardInterrupt:
+        if settings.scheduler == "slurm":
+            say(
+                f"\njobs {', '.join(waiting)} go on without this process; to stop them: "
+                f"scancel {' '.join(waiting)}"
+            )
+        else:
+            for _, submitted in waiting.values():
+                submitted.cancel()
+        raise
+
+
+def _executor(settings: SlurmConfig) -> Any:
+    try:
+        import submitit
+    except ImportError:
+        raise UserError(
+            "hydra/launcher=slurm needs submitit: pip install 'adaptive-compute[slurm]'"
+        ) from None
+    if settings.scheduler == "slurm":
+        for command in ("sbatch", "srun", "squeue", "scontrol"):
+            if shutil.which(command) is None:
+                raise UserError(
+                    f"hydra/launcher=slurm needs the scheduler's command {command}, which is not "
+                    "here: start the sweep on a node that submits jobs, or choose cluster=local"
+                )
+    executor = submitit.AutoExecutor(
+        _folder(settings), cluster=settings.scheduler, slurm_max_num_timeout=settings.restarts
+    )
+    gpus = {"gpus_per_node": settings.gpus} if settings.gpus else {}
+    executor.update_parameters(
+        name="adaptive",
+        timeout_min=settings.minutes,
+        mem_gb=settings.memory_gb,
+        cpus_per_task=settings.cpus,
+        tasks_per_node=1,
+        nodes=1,
+        slurm_array_parallelism=settings.at_once,
+        slurm_signal_delay_s=settings.warning_seconds,
+        slurm_partition=settings.partition,
+        slurm_account=settings.account,
+        slurm_qos=settings.qos,
+        slurm_setup=settings.setup or None,
+        slurm_additional_parameters={"requeue": True, **settings.options},
+        **gpus,
+    )
+    return executor
+
+
+def _submit(executor: Any, jobs: Sequence[Job], settings: SlurmConfig) -> list[Submitted[int]]:
+    if not jobs:
+        return []
+    try:
+        with executor.batch():
+            runs = [SlurmRun(job, 2 * settings.warning_seconds) for job in jobs]
+            submitted = [executor.submit(run) for run in runs]
+    except Exception as error:
+        if type(error).__name__ != "FailedJobError":
+            raise
+        words = " ".join(str(error).split())
+        raise UserError(f"sbatch refuses the jobs: {words}") from error
+    say(f"submitted as jobs {', '.join(job.job_id for job in submitted)}; logs in {FOLDER}")
+    return submitted
+
+
+def _folder(settings: SlurmConfig) -> Path:
+    """Of the jobs' files. The local executor calls jobs by their process, and those come again."""
+    own = f"local-{os.getpid()}-{time.time_ns()}" if settings.scheduler == "local" else ""
+    return FOLDER.absolute() / own / "%j"
+
+
+def _submitted_before(jobs: Sequence[Job]) -> Waiting:
+    """The jobs that an earlier launch submitted, and that are in the queue still."""
+    from submitit import SlurmJob
+
+    tickets = {}
+    for job in jobs:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            tickets[json.loads((job.path / TICKET).read_text())["id"]] = job
+    alive = _in_queue() if tickets else set()
+    folder = _folder(SlurmConfig())
+    return {n: (job, SlurmJob(folder, n)) for n, job in tickets.items() if n in alive}
+
+
+def _ended(waiting: Waiting, settings: SlurmConfig) -> Iterator[tuple[Job, int]]:
+    gone: set[str] = set()  # from the queue at the last look, without a result
+    while waiting:
+        if settings.scheduler == "local":
+            alive = {n for n, (_, submitted) in waiting.items() if submitted.state == "RUNNING"}
+        else:
+            alive = _in_queue()
+        for number, (job, submitted) in list(waiting.items()):
+            ended = submitted.paths.result_pickle.exists()
+            if not ended and number in alive:
+                continue
+            if not ended and number not in gone:
+                gone.add(number)  # a file that another node has written may come late
+                continue
+            del waiting[number]
+            (job.path / TICKET).unlink(missing_ok=True)
+            yield job, _status(job, submitted, ended, settings)
+        if waiting:
+            time.sleep(settings.poll_seconds)
+
+
+def _status(job: Job, submitted: Submitted[int], ended: bool, settings: SlurmConfig) -> int:
+    """Exit status of a run; what went wrong outside of it is added to its log."""
+    where = f"; its log is {submitted.paths.stderr}"
+    if not ended:
+        job.note(
+            f"error: job {submitted.job_id} has left the queue without a result: it was cancelled, "
+            f"or its node failed{where}"
+        )
+        return FAILED
+    error = submitted.exception()
+    if error is None:
+        return submitted.result()
+    if "timed-out too many times" in str(error):
+        job.note(
+            f"error: stopped at its time limit of hydra.launcher.minutes={settings.minutes} more "
+            f"than hydra.launcher.restarts={settings.restarts} times; the same sweep again goes on"
+        )
+    else:
+        job.note(f"error: job {submitted.job_id} failed outside of the run{where}")
+    return FAILED
+
+
+def _in_queue() -> set[str]:
+    """Numbers of this user's jobs that wait or run."""
+    user = os.environ.get("USER") or getpass.getuser()
+    command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={user}"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    if found.returncode:
+        raise UserError(f"squeue does not answer: {' '.join(found.stderr.split())}")
+    return set(found.stdout.split())

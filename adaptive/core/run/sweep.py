@@ -1,0 +1,156 @@
+"""A sweep: many runs of one command, each in its own directory, and what became of them.
+
+A run that is done is not begun again, one that was cut short resumes, one that fails says why and
+lets the others go on. Several launches of one sweep share its runs: whoever holds a directory runs
+it, the others come back to it in the end.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adaptive.core.errors import UserError
+from adaptive.core.run.directory import RunDir, is_done, read_status
+from adaptive.core.run.experiment import Experiment
+from adaptive.core.run.failure import explain
+from adaptive.core.run.lock import InUseError, holder, wait_until_free
+from adaptive.core.run.messages import reworded
+from adaptive.core.run.progress import duration, say
+
+DONE, KEPT, FAILED = "done", "done before", "failed"
+
+
+@dataclass
+class Sweep:
+    """The runs of one launch.
+
+    Attributes:
+        command: the whole command, for the hint on how to resume.
+        arguments: of the command line.
+        outcomes: directory of each run that has ended to ``done``, ``done before`` or ``failed``.
+        errors: directory of each failed run to why.
+        expected: how many runs there are, once that is known.
+    """
+
+    command: str = ""
+    arguments: Sequence[str] = ()
+    outcomes: dict[Path, str] = field(default_factory=dict)
+    errors: dict[Path, str] = field(default_factory=dict)
+    expected: int | None = None
+    _postponed: dict[Path, Callable[[], Experiment]] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
+
+    def begin(self, command: str, arguments: Sequence[str]) -> None:
+        """Forgets an earlier launch in this process."""
+        self.command, self.arguments, self.expected = command, arguments, None
+        for noted in (self.outcomes, self.errors, self._postponed):
+            noted.clear()
+        self._began = time.monotonic()
+
+    def run(self, directory: Path, composed: Callable[[], Experiment]) -> None:
+        """Runs one experiment in this process, unless it is done or another process is at it."""
+        try:
+            experiment = self.wanted(directory, composed)
+            if experiment is not None:
+                experiment.run(directory)
+                self.ended(directory, DONE)
+        except InUseError as error:
+            say(f"{error.args[0].partition(':')[0]}, which goes first")
+            self._postponed[directory] = composed
+        except KeyboardInterrupt:
+            self.interrupted()
+            raise
+        except Exception as error:
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+            self.failed(directory, explain(error))
+
+    def wanted(self, directory: Path, composed: Callable[[], Experiment]) -> Experiment | None:
+        """The experiment of ``directory``; None, and noted, where it is done or cannot be.
+
+        Args:
+            directory: where it runs.
+            composed: makes it, and raises ``UserError`` for a mistake in its settings.
+        """
+        try:
+            with reworded(self.arguments):
+                experiment = composed()
+        except UserError as error:
+            self.failed(directory, str(error))
+            return None
+        if not is_done(directory, experiment.config):
+            return experiment
+        self.ended(directory, KEPT)
+        return None
+
+    def ended(self, directory: Path, outcome: str) -> None:
+        """Notes that a run is done."""
+        self.outcomes[directory] = outcome
+        say(f"{self._count()}{directory}: {outcome}")
+
+    def failed(self, directory: Path, why: str) -> None:
+        """Notes that a run has failed, also in its ``status.json``."""
+        self.outcomes[directory] = FAILED
+        self.errors[directory] = why
+        say(f"{self._count()}error in {directory}: {why}")
+        # What is done stays so: it is of another experiment, or somebody else has finished it.
+        if holder(directory) is None and read_status(directory)["state"] != "done":
+            run = RunDir(directory)
+            run.status("failed", run.stage(), why)
+
+    def interrupted(self) -> None:
+        """Says how to go on."""
+        say(f"\ninterrupted, nothing is lost; to resume: {self.command}")
+
+    def finish(self) -> bool:
+        """Runs what others were at, says what became of all runs; True if all are done."""
+        while self._postponed:
+            directory = next(iter(self._postponed))
+            composed = self._postponed.pop(directory)
+            self.wait_for(directory)
+            self.run(directory, composed)
+        if not self.outcomes:
+            return True
+        counts = {kind: list(self.outcomes.values()).count(kind) for kind in (DONE, KEPT, FAILED)}
+        words = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        say(f"\n{len(self.outcomes)} runs in {duration(time.monotonic() - self._began)}: {words}")
+        for directory, why in self.errors.items():
+            say(f"  failed: {directory}: {why}")
+        if self.errors:
+            say(f"to run what failed again: {self.command}")
+        for home in sorted({str(path.parent) for path in self.outcomes}):
+            where = shlex.quote(f"runs={hydra_value(home)}")
+            say(f"to collect them: python -m adaptive.run +exp=collect {where}")
+        return not self.errors
+
+    def wait_for(self, directory: Path) -> None:
+        """Returns once nobody else runs ``directory``."""
+        try:
+            if owner := holder(directory):
+                say(f"waiting for {owner}, which runs {directory}")
+                wait_until_free(directory)
+        except KeyboardInterrupt:
+            self.interrupted()
+            raise
+
+    def _count(self) -> str:
+        return f"[{len(self.outcomes)}/{self.expected}] " if self.expected else ""
+
+
+def hydra_value(text: str) -> str:
+    """``text`` as Hydra's grammar takes it for one value: quoted where it has to be."""
+    if "/" in text and re.fullmatch(r"[\w./-]+", text, re.ASCII):  # neither null nor a number
+        return text
+    # Within quotes only the quote is escaped, and backslashes where they stand before one.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), text)
+    return f"'{escaped}'"
+
+
+SWEEP = Sweep()
+"""Of this process, whose command line begins it anew."""
