@@ -17,7 +17,7 @@ import os
 import re
 import shlex
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import adaptive
 from adaptive.core.run import Experiment
+from adaptive.core.run.launch import LAUNCHERS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -93,7 +94,10 @@ def composed(words: list[str], config_dir: Path | None = None) -> list[Experimen
         directory = str((config_dir or ROOT) / words[at + 1])
         del words[at : at + 2]
     sweep = {"-m", "--multirun"} & set(words)
+    clusters = [word.removeprefix("cluster=") for word in words if word.startswith("cluster=")]
+    sweep |= set(clusters)
     words = [word for word in words if word not in ("-m", "--multirun")]
+    words = [word for word in words if not (clusters and is_about_the_sweep(word, clusters[0]))]
     overrides = OverridesParser.create().parse_overrides(words)
     choices = [
         list(o.sweep_string_iterator()) if o.is_sweep_override() else [None] for o in overrides
@@ -110,6 +114,16 @@ def composed(words: list[str], config_dir: Path | None = None) -> list[Experimen
         name = recipe.removeprefix("+exp=")
         experiments.append(adaptive.load(name, *others, config_dir=directory))
     return experiments
+
+
+def is_about_the_sweep(word: str, cluster: str) -> bool:
+    """Whether a word chooses a launcher or is a setting of it; fails where it has no such one."""
+    if word.startswith("hydra.launcher."):
+        setting = word.removeprefix("hydra.launcher.").partition("=")[0]
+        launcher = LAUNCHERS[{"local": "joblib"}.get(cluster, cluster)]
+        assert setting in {f.name for f in fields(launcher[0])}, f"{cluster} has no {setting}"
+        return True
+    return word.startswith("cluster=")
 
 
 def check_command(words: list[str], folder: Path) -> None:
