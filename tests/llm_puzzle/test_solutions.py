@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptive.core import Budget, ChoiceProblem
-from adaptive.llm_puzzle.search import Found, min_differences, search
+from adaptive.core.blockwise.search import Found, min_differences, search
 from adaptive.llm_puzzle.settings import SearchConfig
 from adaptive.llm_puzzle.solutions import best, diverse, table
 

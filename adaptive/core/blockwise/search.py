@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,12 +18,25 @@ from adaptive.core import (
     frontier,
     solve_best,
 )
+from adaptive.core.blockwise.baselines import BASELINES
 from adaptive.core.frontier import Frontier
-from adaptive.llm_puzzle.baselines import BASELINES
-from adaptive.llm_puzzle.settings import SearchConfig
 
 TOLERANCE = 0.003  # relative excess that counts as met: clocks cannot tell it apart
 UNUSED = 0.03  # of a limit, from which on a tightened search is loosened again
+
+
+class SearchConfig(Protocol):
+    """The settings that a search reads: a family's own dataclass has them.
+
+    Attributes:
+        solver, gap, time_limit: as of ``core.solve``.
+        diversity: share of the searched groups that two solutions have alike, at most.
+    """
+
+    solver: str
+    gap: float
+    time_limit: float
+    diversity: float
 
 
 @dataclass(frozen=True)
