@@ -26,6 +26,7 @@ TASK_MODULES = (
     "adaptive.core.profiling.config",
     "adaptive.llm_puzzle.config",
     "adaptive.quadformer.config",
+    "adaptive.quadformer.puzzle.config",
     "adaptive.textscale.config",
     "adaptive.textscale.data.config",
     "adaptive.textscale.evaluate.config",

@@ -163,7 +163,15 @@ def search(run: Puzzle, ctx: StageContext) -> None:
 
     def find(exclude: Sequence[np.ndarray]) -> Found:
         try:
-            return search_child(problems, budget, config.search, check, attempts, exclude=exclude)
+            return search_child(
+                problems,
+                budget,
+                config.search,
+                check,
+                attempts,
+                exclude=exclude,
+                diversity=config.search.diversity,
+            )
         except InfeasibleError:
             if not run.coupled or exclude:
                 raise

@@ -30,13 +30,11 @@ class SearchConfig(Protocol):
 
     Attributes:
         solver, gap, time_limit: as of ``core.solve``.
-        diversity: share of the searched groups that two solutions have alike, at most.
     """
 
     solver: str
     gap: float
     time_limit: float
-    diversity: float
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,7 @@ def search(
     measure: Callable[[int, np.ndarray], float] | None = None,
     attempts: int = 2,
     exclude: Sequence[np.ndarray] = (),
+    diversity: float = 1.0,
 ) -> Found:
     """The best allocation over batch sizes whose latency, measured, is within the budget.
 
@@ -97,10 +96,11 @@ def search(
         config: solver, gap and time limit.
         measure: (batch size, choice) to measured latency in seconds; ``None`` checks nothing.
         attempts: searches after the first one, at most.
-        exclude: earlier choices to share ``config.diversity`` of the searched layers with, at most.
+        exclude: earlier choices to share ``diversity`` of the searched layers with, at most.
+        diversity: 1 asks for any difference.
     """
     limits, promises = budget, []
-    least = min_differences(next(iter(problems.values())), config.diversity)
+    least = min_differences(next(iter(problems.values())), diversity)
     tried: list[np.ndarray] = []
     kept: Found | None = None
     for attempt in range(attempts + 1):

@@ -16,7 +16,6 @@ class Settings:
     solver: str = "mip"
     gap: float = 0.0
     time_limit: float = 60.0
-    diversity: float = 0.8
 
 
 CONFIG = Settings()

@@ -1,0 +1,159 @@
+"""Three answers to one budget: tokens alone, architecture alone, and both together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adaptive.core import Allocation, Budget, ChoiceProblem, InfeasibleError, solve_best
+from adaptive.core.blockwise.baselines import BASELINES
+from adaptive.core.blockwise.search import search
+from adaptive.quadformer.puzzle.config import ANSWERS, ARCHITECTURE, JOINT, TOKENS
+from adaptive.quadformer.puzzle.problems import untouched
+from adaptive.quadformer.puzzle.settings import SearchConfig
+
+Measure = Callable[[int, np.ndarray], float]
+"""(tokens, choice without the group of the tokens) to measured seconds."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one way of spending the budget came to.
+
+    Attributes:
+        tokens: of each image.
+        choice: index of an option of every group of the space.
+        loss: predicted.
+        bound: no choice of this kind has less, as predicted.
+        latency: predicted, in seconds.
+        measured: by the check of the search, in seconds; None where nothing was checked.
+        labels: of the options.
+    """
+
+    tokens: int
+    choice: list[int]
+    loss: float
+    bound: float
+    latency: float
+    measured: float | None
+    labels: list[str]
+
+
+def kinds(problems: Mapping[int, ChoiceProblem]) -> dict[str, dict[int, ChoiceProblem]]:
+    """The problems that each answer may choose from; the full grid's has the most tokens."""
+    full = max(problems)
+    return {
+        JOINT: dict(problems),
+        TOKENS: {tokens: untouched(problem) for tokens, problem in problems.items()},
+        ARCHITECTURE: {full: problems[full]},
+    }
+
+
+def answers(
+    problems: Mapping[int, ChoiceProblem],
+    limit: float,
+    config: SearchConfig,
+    measure: Measure | None = None,
+) -> tuple[dict[str, Answer], dict[str, str]]:
+    """The answers by kind, and why there is none for the others.
+
+    Both restricted answers are choices that the joint search has too. So where the search was
+    tightened by what was measured, the joint answer is the best of the three that keep the budget.
+
+    Args:
+        problems: by number of tokens.
+        limit: seconds.
+        config: solver and further searches.
+        measure: checks an answer on the device; None: nothing is.
+
+    Raises:
+        InfeasibleError: not even both together meet the budget.
+    """
+    found: dict[str, Answer] = {}
+    refused: dict[str, str] = {}
+    promised: dict[str, bool] = {}
+    budget = Budget({"latency": limit})
+    check = None if measure is None else lambda n, choice: measure(n, choice[1:])
+    for kind, allowed in kinds(problems).items():
+        try:
+            best = search(allowed, budget, config, check, config.tighten)
+        except InfeasibleError as error:
+            if kind == JOINT:
+                raise
+            refused[kind] = str(error)
+            continue
+        measured = None if best.promise is None else best.promise["measured"]
+        found[kind] = _answer(best.batch, best.allocation, measured)
+        promised[kind] = best.met
+    kept = [kind for kind in found if promised[kind]] or [JOINT]
+    found[JOINT] = found[min(kept, key=lambda kind: (found[kind].loss, kind != JOINT))]
+    return {kind: found[kind] for kind in ANSWERS if kind in found}, refused
+
+
+def baseline_choices(
+    problem: ChoiceProblem, limit: float, names: Sequence[str], seed: int
+) -> dict[str, Answer | None]:
+    """What other ways to choose the blocks come to at a number of tokens; None: out of budget."""
+    budget, found = Budget({"latency": limit}), {}
+    tokens = int(problem.options[0][0].split()[0])
+    for name in names:
+        choice = BASELINES[name](problem, budget, seed)
+        found[name] = None
+        if choice is not None:
+            loss, latency = problem.total_loss(choice), problem.total(choice)["latency"]
+            labels = [problem.options[g][k] for g, k in enumerate(choice)][1:]
+            found[name] = Answer(
+                tokens, choice[1:].tolist(), loss, float("-inf"), latency, None, labels
+            )
+    return found
+
+
+def frontiers(
+    problems: Mapping[int, ChoiceProblem], config: SearchConfig
+) -> dict[str, list[dict[str, Any]]]:
+    """Least predicted loss of each kind at several shares of the parent's latency.
+
+    Returns:
+        By kind, rows of ``share``, ``latency`` (s), ``loss`` and ``tokens``; shares that a kind
+        cannot meet are left out.
+    """
+    parent = problems[max(problems)].reference_cost["latency"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for kind, allowed in kinds(problems).items():
+        found[kind] = []
+        for share in sorted(config.frontier):
+            budget = Budget({"latency": share * parent})
+            try:
+                tokens, allocation = solve_best(
+                    allowed,
+                    budget,
+                    solver=config.solver,
+                    gap=config.gap,
+                    time_limit=config.time_limit,
+                )
+            except InfeasibleError:
+                continue
+            found[kind].append(
+                {
+                    "share": share,
+                    "latency": allocation.cost["latency"],
+                    "loss": allocation.loss,
+                    "tokens": tokens,
+                }
+            )
+    return found
+
+
+def _answer(tokens: int, allocation: Allocation, measured: float | None) -> Answer:
+    return Answer(
+        tokens,
+        allocation.choice[1:].tolist(),
+        allocation.loss,
+        allocation.bound,
+        allocation.cost["latency"],
+        measured,
+        allocation.labels()[1:],
+    )
