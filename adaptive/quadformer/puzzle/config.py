@@ -88,7 +88,7 @@ class PuzzleVitConfig(TaskConfig):
                 "false"
             )
         if self.search.solver not in SOLVERS:
-            raise UserError(f"search.{SOLVERS.unknown(self.search.solver)}")
+            raise UserError(f"search.solver: {SOLVERS.unknown(self.search.solver)}")
         for name in self.baselines:
             if name not in BASELINES:
                 raise UserError(f"baselines: {BASELINES.unknown(name)}")

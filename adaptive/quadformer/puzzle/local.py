@@ -149,7 +149,7 @@ def distil(
             total.backward()
             optimizer.step()
             if (step + 1) % every == 0:
-                log(step=step + 1, tokens=tokens, loss=float(total) / len(variants))
+                log(step=step + 1, tokens=tokens, loss=float(total.detach()) / len(variants))
             stopped, now = stop.asked(), time.monotonic()
             if stopped or now - saved >= config.checkpoint_seconds:
                 done = before + now - begun

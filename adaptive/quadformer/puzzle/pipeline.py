@@ -78,7 +78,7 @@ def stages(config: PuzzleVitConfig) -> list[Stage]:
         Stage(
             "verify",
             partial(work.verify, run),
-            ("images", "search", "children"),
+            ("costs", "images", "search", "children"),
             [timed],
         ),
         Stage(

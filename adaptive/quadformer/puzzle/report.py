@@ -59,14 +59,15 @@ def write(run: Run, context: StageContext) -> None:
             [
                 {
                     "name": TITLES[kind],
-                    "predicted": 1e3 * row["predicted"],
-                    "measured": 1e3 * row["latency"],
+                    "predicted": 100 * row["promised"],
+                    "measured": 100 / row["speedup"],
                 }
                 for kind, row in times["children"].items()
             ],
-            unit="ms",
+            unit="% of the parent's latency",
         ),
-        "Latency of a forward: the sum of measured halves of blocks, and the child itself",
+        "Latency of a forward: the sum of measured halves of blocks, and the child itself, each in "
+        "shares of the parent's at its full grid",
     )
     _scores(report, problems, metric)
     if found["baselines"]:
@@ -109,7 +110,7 @@ def _rows(
                 "before distillation (%)": child["accuracy.before"],
                 "loss, predicted": answer["loss"],
                 "KL, measured": found["losses"][kind]["kl"],
-                "latency, predicted (ms)": 1e3 * timed["predicted"],
+                "latency, predicted (ms)": 1e3 * answer["latency"],
                 "latency, measured (ms)": 1e3 * timed["latency"],
                 "speed-up": timed["speedup"],
                 "GMAC": child["gmacs"],
@@ -128,10 +129,12 @@ def _frontier(report: Report, context: StageContext, found: Mapping[str, Any], m
     report.section("Frontiers")
     if lines[JOINT]:
         others = {TITLES[kind]: lines[kind] for kind in (TOKENS, ARCHITECTURE) if lines[kind]}
-        marked = {
-            TITLES[kind]: (1e3 * answer["latency"], answer["loss"])
-            for kind, answer in found["answers"].items()
+        # Where two answers are the same, one name will do: the joint one's, which comes first.
+        points = {
+            (1e3 * answer["latency"], answer["loss"]): TITLES[kind]
+            for kind, answer in reversed(found["answers"].items())
         }
+        marked = {title: point for point, title in points.items()}
         report.figure(
             frontier_plot(
                 lines[JOINT],

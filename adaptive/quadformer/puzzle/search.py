@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from adaptive.core import Allocation, Budget, ChoiceProblem, InfeasibleError, solve_best
+from adaptive.core import (
+    Allocation,
+    Budget,
+    ChoiceProblem,
+    InfeasibleError,
+    format_quantity,
+    solve_best,
+)
 from adaptive.core.blockwise.baselines import BASELINES
 from adaptive.core.blockwise.search import search
 from adaptive.quadformer.puzzle.config import ANSWERS, ARCHITECTURE, JOINT, TOKENS
@@ -81,9 +88,15 @@ def answers(
         try:
             best = search(allowed, budget, config, check, config.tighten)
         except InfeasibleError as error:
+            refused[kind] = _refusal(error)
             if kind == JOINT:
-                raise
-            refused[kind] = str(error)
+                raise InfeasibleError(
+                    f"budget.latency: {refused[kind]}; allow more, or list fewer tokens in "
+                    "num_tokens and cheaper options in space",
+                    resource=error.resource,
+                    limit=error.limit,
+                    reachable=error.reachable,
+                ) from None
             continue
         measured = None if best.promise is None else best.promise["measured"]
         found[kind] = _answer(best.batch, best.allocation, measured)
@@ -145,6 +158,14 @@ def frontiers(
                 }
             )
     return found
+
+
+def _refusal(error: InfeasibleError) -> str:
+    least, allowed = (
+        format_quantity(value, "latency", toward=toward)
+        for value, toward in ((error.reachable, "up"), (error.limit, "down"))
+    )
+    return f"the least latency in reach is {least}, and {allowed} are allowed"
 
 
 def _answer(tokens: int, allocation: Allocation, measured: float | None) -> Answer:

@@ -77,7 +77,7 @@ def price(run: Run, ctx: StageContext) -> None:
         run.config.evaluate,
         track=ctx.track,
     )
-    atomic_write_json(ctx.dir / "costs.json", [costs.to_json() for costs in found])
+    atomic_write_json(ctx.dir / "costs.json", {"costs": [costs.to_json() for costs in found]})
     full = found[-1]
     ctx.summary(
         {
@@ -178,7 +178,7 @@ def score(run: Run, ctx: StageContext) -> None:
 def find(run: Run, ctx: StageContext) -> None:
     """Tokens alone, architecture alone and both, at one budget; frontiers; baselines."""
     config, model, space = run.config, run.model(ctx), run.space()
-    costs = [Costs(**entry) for entry in read_stage(ctx.input("costs"), "costs")]  # type: ignore[arg-type]
+    costs = [Costs(**entry) for entry in read_stage(ctx.input("costs"), "costs")["costs"]]
     problems = {
         at.tokens: problem_at(
             space, Scores.load(ctx.input("scores") / f"scores_{at.tokens}.json"), at, config.score
@@ -297,14 +297,16 @@ def verify(run: Run, ctx: StageContext) -> None:
         child: Any = load_trained(ctx.input("children") / kind, "model").model.to(ctx.device)
         children[kind] = child, answer["tokens"]
     parent, measured = time_children(run.model(ctx), children, run.clock(ctx), run.config.evaluate)
-    rows = {}
+    rows, priced = {}, read_stage(ctx.input("costs"), "costs")["costs"][-1]["whole"]
     for kind, answer in found.items():
-        predicted, at = answer["latency"], measured[kind]
-        rows[kind] = {"predicted": predicted, **asdict(at), "error": predicted / at.latency - 1}
+        # In shares of the parent's latency: the machine drifts between pricing and this.
+        promised, at = answer["latency"] / priced, measured[kind]
+        rows[kind] = {**asdict(at), "promised": promised, "error": promised * at.speedup - 1}
         ctx.summary(
             {
                 f"{kind}.latency.measured": at.latency,
                 f"{kind}.latency.error": rows[kind]["error"],
+                f"{kind}.speedup.predicted": 1 / promised,
                 f"{kind}.speedup": at.speedup,
             }
         )
