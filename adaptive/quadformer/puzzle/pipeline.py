@@ -15,6 +15,7 @@ from adaptive.quadformer.data import open_source
 from adaptive.quadformer.models import weight_files
 from adaptive.quadformer.puzzle import report
 from adaptive.quadformer.puzzle import stages as work
+from adaptive.quadformer.puzzle.build import build_library
 from adaptive.quadformer.puzzle.config import PuzzleVitConfig
 from adaptive.quadformer.puzzle.parent import Run
 
@@ -53,7 +54,7 @@ def stages(config: PuzzleVitConfig) -> list[Stage]:
         ),
         Stage(
             "library",
-            partial(work.build_library, run),
+            partial(build_library, run),
             ("images", "grid"),
             [config.space, learned, config.evaluate.amp, parent],
         ),

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from adaptive.core.errors import UserError
 from adaptive.core.run import StageContext, atomic_write_json, say
@@ -19,18 +16,17 @@ from adaptive.quadformer.evaluate import accuracy
 from adaptive.quadformer.evaluate.stages import read_stage
 from adaptive.quadformer.latency import tokens_for
 from adaptive.quadformer.models import load_trained, save_trained
-from adaptive.quadformer.puzzle import local, search
+from adaptive.quadformer.puzzle import search
 from adaptive.quadformer.puzzle.children import distil_whole, hollow, realise
 from adaptive.quadformer.puzzle.config import ANSWERS, JOINT
 from adaptive.quadformer.puzzle.costs import Costs, measure_costs
-from adaptive.quadformer.puzzle.images import Augmented, plain_batches
-from adaptive.quadformer.puzzle.initialise import block_moments, variant
-from adaptive.quadformer.puzzle.library import Library, VariantRecord
+from adaptive.quadformer.puzzle.images import plain_batches
 from adaptive.quadformer.puzzle.parent import Run
 from adaptive.quadformer.puzzle.problems import absolute, problem_at
 from adaptive.quadformer.puzzle.score import Scores, measured_loss, score_at
 from adaptive.quadformer.puzzle.verify import time_children
 
+ABOUT = "about.json"  # of a child
 NEARBY = 0.93  # of the tokens that a latency buys: searched at, too, as clocks are not exact
 
 
@@ -87,78 +83,6 @@ def price(run: Run, ctx: StageContext) -> None:
             "shell.share": full.shell / full.whole,
         }
     )
-
-
-def build_library(run: Run, ctx: StageContext) -> None:
-    """Fits every variant in closed form, distils it locally, and keeps the better."""
-    model, config, space = run.model(ctx), run.config.library, run.space()
-    images, tokens, amp = run.images(ctx, "train"), run.tokens(ctx), run.config.evaluate.amp
-    parts = run.parts(images)
-    fitted = [group for group in space if group.variants]
-    learn = parts.learn[: config.images]
-    chance = np.random.default_rng(ctx.seed)
-    batches = [(index_B, int(chance.choice(tokens))) for index_B in learn.split(config.batch)]
-    made: dict[Any, Any] = {}
-    shown = ctx.track(_fitting(images, batches, config.batch, model), len(batches), "fitting")
-    moments = block_moments(model, shown, [(g.block, g.half) for g in fitted])
-    for group in fitted:
-        for size in group.variants:
-            found = moments.pop((group.block, group.half)) if size == group.variants[-1] else (
-                moments[group.block, group.half]
-            )  # fmt: skip
-            block = model.vit.blocks[group.block]
-            made[group, size] = variant(block, group, size, found, config.ridge)
-
-    def held() -> Iterator[Tensor]:
-        batches = plain_batches(images, parts.held, config.batch, model)
-        return (image_BCHW for image_BCHW, _ in batches)
-
-    start = local.held_out_errors(model, made, held(), tokens, amp)
-    first = {key: copy.deepcopy(half.state_dict()) for key, half in made.items()}
-    loss = start
-    if config.steps and made:
-        drawn = Augmented(images, parts.learn, config.batch, model, run.config.augment, ctx.seed)
-
-        def log(**record: Any) -> None:
-            ctx.log(**record)
-            say(f"[library] {record_line(record)}")
-
-        local.distil(
-            model,
-            made,
-            drawn,
-            tokens,
-            config,
-            ctx.dir,
-            amp=amp,
-            track=lambda steps, total: ctx.track(steps, total, "distilling", unit="step"),
-            log=log,
-        )
-        loss = local.held_out_errors(model, made, held(), tokens, amp)
-    library = Library(ctx.dir)
-    records = []
-    for (group, size), half in made.items():
-        better = loss[group, size] < start[group, size]  # not where it is NaN
-        if not better:
-            half.load_state_dict(first[group, size])
-        records.append(
-            VariantRecord(
-                group.block,
-                group.half,
-                size,
-                sum(weight.numel() for weight in half.parameters()),
-                start[group, size],
-                loss[group, size] if better else start[group, size],
-                config.steps if better else 0,
-            )
-        )
-        library.save(group, half, records[-1])
-    atomic_write_json(ctx.dir / "library.json", [asdict(record) for record in records])
-    ctx.summary({"library.variants": len(records)})
-    if records:
-        for name in ("loss_start", "loss"):
-            mean = float(np.mean([getattr(record, name) for record in records]))
-            ctx.summary({f"library.{name}": mean})
 
 
 def score(run: Run, ctx: StageContext) -> None:
@@ -236,57 +160,66 @@ def find(run: Run, ctx: StageContext) -> None:
 
 def make_children(run: Run, ctx: StageContext) -> None:
     """Realises every answer, measures it, distils it as a whole, and measures it again."""
-    config, parent = run.config, run.parent(ctx)
+    parent, valid = run.parent(ctx), run.images(ctx, "valid")
     train = run.images(ctx, "train")
-    valid = run.images(ctx, "valid")
     found = read_stage(ctx.input("search"), "answers")["answers"]
-    full = parent.config.full_grid
-    parent_accuracy = accuracy(parent.model, valid, full, config.evaluate)
-    ctx.summary({"parent.accuracy": parent_accuracy})
-    rows: dict[str, Any] = {"parent": {"accuracy": parent_accuracy}}
-    for kind, answer in found.items():
-        home, tokens = ctx.dir / kind, answer["tokens"]
-        about = home / "about.json"
-        if not about.is_file():
-            child = realise(parent, run.library(ctx), run.space(), answer["choice"], tokens)
-            before = accuracy(child.model, valid, tokens, config.evaluate)
-
-            def log(kind: str = kind, **record: Any) -> None:
-                ctx.log(answer=kind, **record)
-                say(f"[children] {kind}: {record_line(record)}")
-
-            home.mkdir(exist_ok=True)
-            steps = distil_whole(
-                child,
-                parent,
-                train,
-                tokens,
-                config.gkd,
-                config.augment,
-                home,
-                amp=config.evaluate.amp,
-                compiled=config.evaluate.compile,
-                seed=ctx.seed,
-                log=log,
-            )
-            save_trained(home, child.config, child.classes, {"model": child.model})
-            model: Any = child.model
-            atomic_write_json(
-                about,
-                {
-                    "num_tokens": tokens,
-                    "blocks": child.config.blocks,
-                    "accuracy": accuracy(model, valid, tokens, config.evaluate),
-                    "accuracy.before": before,
-                    "steps": steps,
-                    "gmacs": model.gmacs(tokens),
-                    "params": sum(weight.numel() for weight in model.parameters()),
-                },
-            )
-        rows[kind] = json.loads(about.read_text(encoding="utf-8"))
+    own = accuracy(parent.model, valid, parent.config.full_grid, run.config.evaluate)
+    ctx.summary({"parent.accuracy": own})
+    rows: dict[str, Any] = {"parent": {"accuracy": own}}
+    for kind in ANSWERS:
+        if kind in found:
+            home = ctx.dir / kind
+            if not (home / ABOUT).is_file():  # written last
+                home.mkdir(exist_ok=True)
+                _make_child(run, ctx, kind, found[kind], train, valid)
+            rows[kind] = json.loads((home / ABOUT).read_text(encoding="utf-8"))
         told = ("accuracy", "accuracy.before", "gmacs", "params")
-        ctx.summary({f"{kind}.{name}": rows[kind][name] for name in told})
+        ctx.summary({f"{kind}.{name}": rows.get(kind, {}).get(name) for name in told})
     atomic_write_json(ctx.dir / "children.json", rows)
+
+
+def _make_child(
+    run: Run,
+    ctx: StageContext,
+    kind: str,
+    answer: dict[str, Any],
+    train: ImageSet,
+    valid: ImageSet,
+) -> None:
+    """One answer as a directory that ``load_trained`` takes, with what is known of it."""
+    config, parent, tokens = run.config, run.parent(ctx), answer["tokens"]
+    child = realise(parent, run.library(ctx), run.space(), answer["choice"], tokens)
+    model: Any = child.model
+    before = accuracy(model, valid, tokens, config.evaluate)
+
+    def log(**record: Any) -> None:
+        ctx.log(answer=kind, **record)
+        say(f"[children] {kind}: {record_line(record)}")
+
+    steps = distil_whole(
+        child,
+        parent,
+        train,
+        tokens,
+        config.gkd,
+        config.augment,
+        ctx.dir / kind,
+        amp=config.evaluate.amp,
+        compiled=config.evaluate.compile,
+        seed=ctx.seed,
+        log=log,
+    )
+    save_trained(ctx.dir / kind, child.config, child.classes, {"model": model})
+    about = {
+        "num_tokens": tokens,
+        "blocks": child.config.blocks,
+        "accuracy": accuracy(model, valid, tokens, config.evaluate),
+        "accuracy.before": before,
+        "steps": steps,
+        "gmacs": model.gmacs(tokens),
+        "params": sum(weight.numel() for weight in model.parameters()),
+    }
+    atomic_write_json(ctx.dir / kind / ABOUT, about)
 
 
 def verify(run: Run, ctx: StageContext) -> None:
@@ -297,29 +230,24 @@ def verify(run: Run, ctx: StageContext) -> None:
         child: Any = load_trained(ctx.input("children") / kind, "model").model.to(ctx.device)
         children[kind] = child, answer["tokens"]
     parent, measured = time_children(run.model(ctx), children, run.clock(ctx), run.config.evaluate)
-    rows, priced = {}, read_stage(ctx.input("costs"), "costs")["costs"][-1]["whole"]
+    rows: dict[str, Any] = {}
+    priced = read_stage(ctx.input("costs"), "costs")["costs"][-1]["whole"]
     for kind, answer in found.items():
         # In shares of the parent's latency: the machine drifts between pricing and this.
         promised, at = answer["latency"] / priced, measured[kind]
         rows[kind] = {**asdict(at), "promised": promised, "error": promised * at.speedup - 1}
+    for kind in ANSWERS:
+        row = rows.get(kind, {})
         ctx.summary(
             {
-                f"{kind}.latency.measured": at.latency,
-                f"{kind}.latency.error": rows[kind]["error"],
-                f"{kind}.speedup.predicted": 1 / promised,
-                f"{kind}.speedup": at.speedup,
+                f"{kind}.latency.measured": row.get("latency"),
+                f"{kind}.latency.error": row.get("error"),
+                f"{kind}.speedup.predicted": 1 / row["promised"] if row else None,
+                f"{kind}.speedup": row.get("speedup"),
             }
         )
     atomic_write_json(ctx.dir / "verify.json", {"parent": parent, "children": rows})
     ctx.summary({"parent.latency.measured": parent})
-
-
-def _fitting(
-    images: ImageSet, batches: list[tuple[Tensor, int]], batch: int, model: Any
-) -> Iterator[tuple[Tensor, int]]:
-    for index_B, tokens in batches:
-        for image_BCHW, _ in plain_batches(images, index_B, batch, model):
-            yield image_BCHW, tokens
 
 
 def _measured_losses(
