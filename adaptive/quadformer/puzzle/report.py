@@ -23,6 +23,7 @@ from adaptive.quadformer.puzzle.problems import part_of
 from adaptive.quadformer.puzzle.space import ATTENTION, MLP
 
 TITLES = {JOINT: "both", TOKENS: "tokens alone", ARCHITECTURE: "architecture alone"}
+NAMES = {ATTENTION: "attention", MLP: "MLP"}
 UNITS = {"kl": "KL from the parent (nats)", "accuracy": "accuracy lost (points)"}
 
 
@@ -53,6 +54,19 @@ def write(run: Run, context: StageContext) -> None:
     for kind, reason in found["refused"].items():
         report.text(f"No answer by **{TITLES[kind]}**: {reason}.")
     _frontier(report, context, found, metric)
+    report.section("Why so many tokens").table(
+        [
+            {
+                "tokens": row["tokens"],
+                "parent's loss": row["base"],
+                "least loss in the budget": row["least"],
+                "latency (ms)": None if row["latency"] is None else 1e3 * row["latency"],
+            }
+            for row in found["by_tokens"]
+        ],
+        f"Predicted {metric}, at each number of tokens: of the parent as it is, and with the best "
+        "blocks that the budget allows; the joint answer is the least of these.",
+    )
     _architectures(report, found, problems)
     report.section("Predicted and measured").figure(
         predicted_measured_plot(
@@ -154,9 +168,13 @@ def _architectures(
     report: Report, found: Mapping[str, Any], problems: Mapping[int, ChoiceProblem]
 ) -> None:
     report.section("Where the latency went")
+    answers = found["answers"]
+    for kind in (TOKENS, ARCHITECTURE):
+        if kind in answers and _same(answers[kind], answers[JOINT]):
+            report.text(f"What both together come to is the answer by **{TITLES[kind]}**.")
     for kind in (JOINT, ARCHITECTURE):
-        answer = found["answers"].get(kind)
-        if answer is None:
+        answer = answers.get(kind)
+        if answer is None or (kind != JOINT and _same(answer, answers[JOINT])):
             continue
         problem = problems[answer["tokens"]]
         for half in (ATTENTION, MLP):
@@ -164,9 +182,13 @@ def _architectures(
             part = part_of(problem, rows)
             report.figure(
                 allocation_plot(part, [answer["choice"][g - 1] for g in rows]),
-                f"{TITLES[kind].capitalize()}, {answer['tokens']} tokens: the {half} of every "
-                "block; darker options lose more, outlines are the parent",
+                f"{TITLES[kind].capitalize()}, {answer['tokens']} tokens: the {NAMES[half]} of "
+                "every block; darker options lose more, outlines are the parent",
             )
+
+
+def _same(answer: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return (answer["tokens"], answer["choice"]) == (other["tokens"], other["choice"])
 
 
 def _scores(report: Report, problems: Mapping[int, ChoiceProblem], metric: str) -> None:
@@ -184,7 +206,7 @@ def _scores(report: Report, problems: Mapping[int, ChoiceProblem], metric: str) 
         if ladders:
             report.figure(
                 ladder_plot(ladders, y=metric, x="block", log=False),
-                f"What each option of the {half} costs, replaced alone, at the full grid",
+                f"What each option of the {NAMES[half]} costs, replaced alone, at the full grid",
             )
 
 

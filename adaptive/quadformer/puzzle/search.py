@@ -14,6 +14,7 @@ from adaptive.core import (
     ChoiceProblem,
     InfeasibleError,
     format_quantity,
+    solve,
     solve_best,
 )
 from adaptive.core.blockwise.baselines import BASELINES
@@ -122,6 +123,34 @@ def baseline_choices(
                 tokens, choice[1:].tolist(), loss, float("-inf"), latency, None, labels
             )
     return found
+
+
+def best_by_tokens(
+    problems: Mapping[int, ChoiceProblem], limit: float, config: SearchConfig
+) -> list[dict[str, Any]]:
+    """What each number of tokens leaves for the blocks: why the joint answer is where it is.
+
+    Returns:
+        Rows of ``tokens``, ``base`` (loss of the parent with so many), ``least`` and ``latency`` of
+        the best blocks within the limit, None where there are none.
+    """
+    rows = []
+    for tokens, problem in problems.items():
+        row: dict[str, Any] = {"tokens": tokens, "base": problem.loss[0, 0]}
+        row |= {"least": None, "latency": None}
+        try:
+            found = solve(
+                problem,
+                Budget({"latency": limit}),
+                solver=config.solver,
+                gap=config.gap,
+                time_limit=config.time_limit,
+            )
+            row |= {"least": found.loss, "latency": found.cost["latency"]}
+        except InfeasibleError:
+            pass
+        rows.append(row)
+    return rows
 
 
 def frontiers(

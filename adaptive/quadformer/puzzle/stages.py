@@ -133,6 +133,7 @@ def find(run: Run, ctx: StageContext) -> None:
             "refused": refused,
             "baselines": {name: answer and asdict(answer) for name, answer in others.items()},
             "losses": losses,
+            "by_tokens": search.best_by_tokens(problems, limit, config.search),
         },
     )
     atomic_write_json(ctx.dir / "frontier.json", search.frontiers(problems, config.search))

@@ -13,7 +13,13 @@ from adaptive.core import ChoiceProblem, InfeasibleError, UserError
 from adaptive.quadformer.puzzle.costs import Costs
 from adaptive.quadformer.puzzle.problems import absolute, part_of, problem_at, untouched
 from adaptive.quadformer.puzzle.score import Scores
-from adaptive.quadformer.puzzle.search import Answer, answers, baseline_choices, frontiers
+from adaptive.quadformer.puzzle.search import (
+    Answer,
+    answers,
+    baseline_choices,
+    best_by_tokens,
+    frontiers,
+)
 from adaptive.quadformer.puzzle.settings import ScoreConfig, SearchConfig, SpaceConfig
 from adaptive.quadformer.puzzle.space import search_space
 
@@ -51,7 +57,7 @@ def everything(problems: dict[int, ChoiceProblem], limit: float, **fixed) -> flo
     return best
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.2, 1.2))
 def test_answers_are_the_best_of_their_kind(seed, share):
     problems = made(seed)
@@ -132,6 +138,18 @@ def test_budgets_are_of_the_full_grid():
     assert absolute("4ms", problems) == pytest.approx(4e-3)
     with pytest.raises(UserError, match="budget.latency=>=60% asks for no less than a latency"):
         absolute(">=60%", problems)
+
+
+def test_what_each_number_of_tokens_leaves_tells_the_joint_answer():
+    problems = made(8)
+    limit = 0.4 * problems[64].reference_cost["latency"]
+    rows = {row["tokens"]: row for row in best_by_tokens(problems, limit, CONFIG)}
+    joint = answers(problems, limit, CONFIG)[0]["joint"]
+    assert min(row["least"] for row in rows.values()) == pytest.approx(joint.loss)
+    for tokens, row in rows.items():
+        assert row["least"] == pytest.approx(everything({tokens: problems[tokens]}, limit))
+        assert row["base"] == problems[tokens].total_loss([0] * 5)
+    assert [row["least"] for row in best_by_tokens(problems, 1e-3, CONFIG)] == [None] * 3
 
 
 def test_frontiers_never_cross():
