@@ -215,6 +215,7 @@ def _measured(
 
 
 def forward(model: Quadformer, image_BCHW: Tensor, tokens: int, settings: EvaluateConfig) -> Tensor:
+    """Logits in the precision of the settings: what is timed."""
     with autocast(str(image_BCHW.device), settings.amp):
         return model(image_BCHW, num_tokens=tokens)
 
@@ -232,6 +233,7 @@ def _before(model: Quadformer, batch: int, clock: Clock, settings: EvaluateConfi
 
 
 def random_images(model: Quadformer, batch: int) -> Tensor:
+    """A batch of the model's size, in [0, 1], on its device."""
     weight = model.vit.patch_embed.proj.weight
     return torch.rand(batch, 3, *model.img_size, dtype=weight.dtype, device=weight.device)
 

@@ -35,7 +35,7 @@ class Answer:
         tokens: of each image.
         choice: index of an option of every group of the space.
         loss: predicted.
-        bound: no choice of this kind has less, as predicted.
+        bound: no choice of this kind has less, as predicted; None: nothing is known.
         latency: predicted, in seconds.
         measured: by the check of the search, in seconds; None where nothing was checked.
         labels: of the options.
@@ -44,7 +44,7 @@ class Answer:
     tokens: int
     choice: list[int]
     loss: float
-    bound: float
+    bound: float | None
     latency: float
     measured: float | None
     labels: list[str]
@@ -119,9 +119,7 @@ def baseline_choices(
         if choice is not None:
             loss, latency = problem.total_loss(choice), problem.total(choice)["latency"]
             labels = [problem.options[g][k] for g, k in enumerate(choice)][1:]
-            found[name] = Answer(
-                tokens, choice[1:].tolist(), loss, float("-inf"), latency, None, labels
-            )
+            found[name] = Answer(tokens, choice[1:].tolist(), loss, None, latency, None, labels)
     return found
 
 
