@@ -65,7 +65,8 @@ def write(run: Run, context: StageContext) -> None:
             for row in found["by_tokens"]
         ],
         f"Predicted {metric}, at each number of tokens: of the parent as it is, and with the best "
-        "blocks that the budget allows; the joint answer is the least of these.",
+        "blocks that the budget allows. The joint answer is the least of these that was found to "
+        "keep the budget when it was timed.",
     )
     _architectures(report, found, problems)
     report.section("Predicted and measured").figure(

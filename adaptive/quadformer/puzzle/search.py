@@ -18,10 +18,12 @@ from adaptive.core import (
     solve_best,
 )
 from adaptive.core.blockwise.baselines import BASELINES
-from adaptive.core.blockwise.search import search
+from adaptive.core.blockwise.search import Found, search
 from adaptive.quadformer.puzzle.config import ANSWERS, ARCHITECTURE, JOINT, TOKENS
 from adaptive.quadformer.puzzle.problems import untouched
 from adaptive.quadformer.puzzle.settings import SearchConfig
+
+NUMBERS = 4  # of tokens, whose answers are checked on the device
 
 Measure = Callable[[int, np.ndarray], float]
 """(tokens, choice without the group of the tokens) to measured seconds."""
@@ -83,11 +85,10 @@ def answers(
     found: dict[str, Answer] = {}
     refused: dict[str, str] = {}
     promised: dict[str, bool] = {}
-    budget = Budget({"latency": limit})
     check = None if measure is None else lambda n, choice: measure(n, choice[1:])
     for kind, allowed in kinds(problems).items():
         try:
-            best = search(allowed, budget, config, check, config.tighten)
+            best = _checked(allowed, limit, config, check)
         except InfeasibleError as error:
             refused[kind] = _refusal(error)
             if kind == JOINT:
@@ -185,6 +186,36 @@ def frontiers(
                 }
             )
     return found
+
+
+def _checked(
+    allowed: Mapping[int, ChoiceProblem],
+    limit: float,
+    config: SearchConfig,
+    check: Callable[[int, np.ndarray], float] | None,
+) -> Found:
+    """The best answer that keeps the budget where it is measured.
+
+    A price may be off at one number of tokens and right at another, so each of the most promising
+    numbers is searched and checked by itself, until none is left that promises less loss.
+    """
+    budget = Budget({"latency": limit})
+    rows = [row for row in best_by_tokens(allowed, limit, config) if row["least"] is not None]
+    if check is None or not rows:
+        return search(dict(allowed), budget, config)
+    best: Found | None = None
+    for row in sorted(rows, key=lambda row: row["least"])[:NUMBERS]:
+        if best is not None and best.met and best.allocation.loss <= row["least"]:
+            break
+        number = row["tokens"]
+        found = search({number: allowed[number]}, budget, config, check, config.tighten)
+        better = best is None or (found.met, -found.allocation.loss) > (
+            best.met,
+            -best.allocation.loss,
+        )
+        best = found if better else best
+    assert best is not None
+    return best
 
 
 def _refusal(error: InfeasibleError) -> str:

@@ -99,6 +99,22 @@ def test_what_misses_its_promise_is_searched_again_and_the_joint_answer_keeps_th
     assert found["joint"].loss == min(answer.loss for answer in met)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_number_of_tokens_that_takes_longer_than_promised_gives_way_to_another(seed):
+    problems = made(seed)
+    limit = 0.5 * problems[64].reference_cost["latency"]
+    unchecked = answers(problems, limit, CONFIG)[0]["joint"]
+
+    def measure(tokens, choice):
+        factor = 1e3 if tokens == unchecked.tokens else 1.0
+        return factor * problems[tokens].total([0, *choice])["latency"]
+
+    found = answers(problems, limit, SearchConfig(gap=0.0), measure)[0]["joint"]
+    others = {n: problem for n, problem in problems.items() if n != unchecked.tokens}
+    assert found.loss == pytest.approx(everything(others, limit))
+    assert found.measured <= limit * 1.003
+
+
 def test_a_budget_out_of_reach_names_what_can_be_had():
     with pytest.raises(
         InfeasibleError, match="budget.latency: the least latency in reach is 2.201 s, and"
