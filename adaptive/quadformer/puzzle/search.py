@@ -80,7 +80,7 @@ def answers(
         measure: checks an answer on the device; None: nothing is.
 
     Raises:
-        InfeasibleError: not even both together meet the budget.
+        InfeasibleError: not even both together meet the budget, or are found to when timed.
     """
     found: dict[str, Answer] = {}
     refused: dict[str, str] = {}
@@ -204,17 +204,24 @@ def _checked(
     if check is None or not rows:
         return search(dict(allowed), budget, config)
     best: Found | None = None
+    refusal: InfeasibleError | None = None
     for row in sorted(rows, key=lambda row: row["least"])[:NUMBERS]:
         if best is not None and best.met and best.allocation.loss <= row["least"]:
             break
         number = row["tokens"]
-        found = search({number: allowed[number]}, budget, config, check, config.tighten)
+        try:
+            found = search({number: allowed[number]}, budget, config, check, config.tighten)
+        except InfeasibleError as error:  # what it takes to keep the budget there is out of reach
+            refusal = refusal or error
+            continue
         better = best is None or (found.met, -found.allocation.loss) > (
             best.met,
             -best.allocation.loss,
         )
         best = found if better else best
-    assert best is not None
+    if best is None:
+        assert refusal is not None
+        raise refusal
     return best
 
 
