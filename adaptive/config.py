@@ -31,6 +31,7 @@ TASK_MODULES = (
     "adaptive.core.profiling.config",
     "adaptive.llm_puzzle.config",
     "adaptive.quadformer.config",
+    "adaptive.quadformer.puzzle.config",
     "adaptive.textscale.config",
     "adaptive.textscale.data.config",
     "adaptive.textscale.evaluate.config",

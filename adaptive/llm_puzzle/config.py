@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from adaptive.core import SOLVERS, Budget, UserError
+from adaptive.core.blockwise.baselines import BASELINES
 from adaptive.core.run import TASKS, Axis, TaskConfig
-from adaptive.llm_puzzle.baselines import BASELINES
 from adaptive.llm_puzzle.export import ENGINES, EXPORTS
 from adaptive.llm_puzzle.pretrain.config import TrainParentConfig
 from adaptive.llm_puzzle.settings import (

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adaptive.core import Budget
+from adaptive.core.blockwise.search import latency_points
+from adaptive.core.blockwise.search import search as search_child
 from adaptive.core.run import Stage, StageContext, atomic_write_json
 from adaptive.llm_puzzle import deploy, variants
 from adaptive.llm_puzzle.blocks import BlockOption
@@ -33,8 +35,6 @@ from adaptive.llm_puzzle.prices import blocks_of
 from adaptive.llm_puzzle.realise import realise
 from adaptive.llm_puzzle.rounds import Scored
 from adaptive.llm_puzzle.score import compare, score_library
-from adaptive.llm_puzzle.search import latency_points
-from adaptive.llm_puzzle.search import search as search_child
 from adaptive.llm_puzzle.space import LayerSpace
 
 if TYPE_CHECKING:

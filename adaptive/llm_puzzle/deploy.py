@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from adaptive.core import Budget, ChoiceProblem, InfeasibleError, solve_best
+from adaptive.core.blockwise.search import Found, baseline, latency_frontier
+from adaptive.core.blockwise.search import search as search_child
 from adaptive.core.cost import CostModel, MeasuredTable, Origin, Roofline, shipped_table
 from adaptive.core.engine.verify import stride_of
 from adaptive.core.hardware import detect
@@ -33,8 +35,6 @@ from adaptive.llm_puzzle.realise import child_config, realise
 from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage, search_before
 from adaptive.llm_puzzle.runtime import engine_of
 from adaptive.llm_puzzle.score import compare
-from adaptive.llm_puzzle.search import Found, baseline, latency_frontier
-from adaptive.llm_puzzle.search import search as search_child
 from adaptive.llm_puzzle.settings import CostConfig
 from adaptive.llm_puzzle.shapes import DTYPES
 from adaptive.llm_puzzle.solutions import best, diverse, table
@@ -163,7 +163,15 @@ def search(run: Puzzle, ctx: StageContext) -> None:
 
     def find(exclude: Sequence[np.ndarray]) -> Found:
         try:
-            return search_child(problems, budget, config.search, check, attempts, exclude=exclude)
+            return search_child(
+                problems,
+                budget,
+                config.search,
+                check,
+                attempts,
+                exclude=exclude,
+                diversity=config.search.diversity,
+            )
         except InfeasibleError:
             if not run.coupled or exclude:
                 raise

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adaptive.core import UserError, Workload
+from adaptive.core.blockwise.search import TOLERANCE
 from adaptive.core.cost import MeasuredTable, Row
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle.blocks import BlockOption
@@ -22,7 +23,6 @@ from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.prices import Pricing
 from adaptive.llm_puzzle.realise import child_config, realise
 from adaptive.llm_puzzle.score import compare
-from adaptive.llm_puzzle.search import TOLERANCE
 from adaptive.llm_puzzle.shapes import DTYPES, shape
 from adaptive.llm_puzzle.space import LayerSpace
 from adaptive.llm_puzzle.verify import measure_pair

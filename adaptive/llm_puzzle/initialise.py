@@ -16,60 +16,15 @@ Shapes: M tokens, H hidden size, I FFN width, F features.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import nn
 
+from adaptive.core.blockwise.moments import Moments, contribution, most
 from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
 from adaptive.llm_puzzle.walk import LayerActivations, Positions, build
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Second moments of features and targets, all that ridge regression needs.
-
-    Attributes:
-        gram_FF: ``F^T F``, float64.
-        cross_FH: ``F^T Y``, float64.
-        mean_abs_F: mean magnitude of every feature.
-    """
-
-    gram_FF: torch.Tensor
-    cross_FH: torch.Tensor
-    mean_abs_F: torch.Tensor
-
-    @staticmethod
-    def of(pairs: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> Moments:
-        """Accumulates over batches of (features [M, F], targets [M, H])."""
-        gram = cross = total = None
-        count = 0
-        for f_MF, y_MH in pairs:
-            f_MF, y_MH = f_MF.float(), y_MH.float()
-            parts = (f_MF.T @ f_MF).double(), (f_MF.T @ y_MH).double(), f_MF.abs().sum(0).double()
-            if gram is None or cross is None or total is None:
-                gram, cross, total = parts
-            else:
-                gram, cross, total = gram + parts[0], cross + parts[1], total + parts[2]
-            count += len(f_MF)
-        assert gram is not None and cross is not None and total is not None
-        return Moments(gram, cross, total / count)
-
-    def solve(self, ridge: float, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """The ridge solution as a weight of ``nn.Linear``, [H, F].
-
-        Args:
-            ridge: lambda in units of the mean feature variance.
-            keep: indices of the features to use; all when left out.
-        """
-        gram, cross = self.gram_FF, self.cross_FH
-        if keep is not None:
-            gram, cross = gram[keep][:, keep], cross[keep]
-        strength = ridge * gram.diagonal().mean().clamp_min(1e-30)  # dead features
-        eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        return torch.linalg.solve(gram + strength * eye, cross).T
 
 
 class LayerInitialiser:
@@ -141,12 +96,12 @@ class LayerInitialiser:
     def channel_contribution(self) -> torch.Tensor:
         """``C_i`` of every FFN channel, [I]."""
         weight_HI = self.at.layer.mlp.down_proj.weight
-        return self._channel_moments.mean_abs_F * weight_HI.double().norm(dim=0)
+        return contribution(self._channel_moments.mean_abs_F, weight_HI)
 
     def _narrower_ffn(self, variant: PuzzleLayer, how: str) -> None:
         mlp, parent = variant.mlp, self.at.layer.mlp
         width = mlp.up_proj.out_features
-        keep = self.channel_contribution().topk(width).indices.sort().values
+        keep = most(self.channel_contribution(), width)
         for name in ("gate_proj", "up_proj"):
             theirs, ours = getattr(parent, name), getattr(mlp, name)
             ours.weight.copy_(theirs.weight[keep])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptive.core import Budget, UserError, Workload, format_quantity
+from adaptive.core.blockwise.search import latency_frontier
 from adaptive.core.cost import CostModel
 from adaptive.core.hardware import detect
 from adaptive.core.report import Report, choice_text, frontier_plot
@@ -23,7 +24,6 @@ from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
 from adaptive.llm_puzzle.parent import parent_config, parent_directory
 from adaptive.llm_puzzle.prices import Pricing
 from adaptive.llm_puzzle.score import load_scores
-from adaptive.llm_puzzle.search import latency_frontier
 from adaptive.llm_puzzle.settings import ShapeConfig
 from adaptive.llm_puzzle.shapes import DTYPES
 from adaptive.llm_puzzle.space import search_space

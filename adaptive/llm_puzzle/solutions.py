@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from adaptive.core import InfeasibleError
-from adaptive.llm_puzzle.search import Found
+from adaptive.core.blockwise.search import Found
 
 
 def diverse(find: Callable[[Sequence[np.ndarray]], Found], count: int) -> tuple[list[Found], str]:

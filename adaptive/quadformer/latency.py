@@ -187,7 +187,7 @@ def _measured(
     """Prices of the model itself, measured now unless they have been."""
     origin = clock.origin
     table = MeasuredTable.open(default_table_path(origin), origin, mode=clock.mode)
-    times = MeasuredTokens(table, model_key(model), batch, _dtype(model, clock.device, settings))
+    times = MeasuredTokens(table, model_key(model), batch, dtype_of(model, clock.device, settings))
     feasible = list(model.geometry.feasible())
     # The full grid needs no prior and no selection: the line must not lead up to it.
     inner = feasible[:-1] or feasible
@@ -198,10 +198,10 @@ def _measured(
     }
     missing = {name: key for name, key in keys.items() if key not in table}
     if missing:
-        image_BCHW = _images(model, batch)
+        image_BCHW = random_images(model, batch)
         timings = clock.compare(
             {
-                name: partial(_forward, model, image_BCHW, key.length, settings)
+                name: partial(forward, model, image_BCHW, key.length, settings)
                 for name, key in missing.items()
             },
             None if clock.device.startswith("cuda") else 1,
@@ -214,9 +214,8 @@ def _measured(
     return times
 
 
-def _forward(
-    model: Quadformer, image_BCHW: Tensor, tokens: int, settings: EvaluateConfig
-) -> Tensor:
+def forward(model: Quadformer, image_BCHW: Tensor, tokens: int, settings: EvaluateConfig) -> Tensor:
+    """Logits in the precision of the settings: what is timed."""
     with autocast(str(image_BCHW.device), settings.amp):
         return model(image_BCHW, num_tokens=tokens)
 
@@ -224,7 +223,7 @@ def _forward(
 def _before(model: Quadformer, batch: int, clock: Clock, settings: EvaluateConfig) -> float:
     """Seconds of prior and selection, which tables of a ViT's blocks do not know."""
     tokens = model.geometry.nearest(model.geometry.cells / 2)
-    image_BCHW = _images(model, batch)
+    image_BCHW = random_images(model, batch)
 
     def call() -> Tensor:
         with autocast(clock.device, settings.amp):
@@ -233,12 +232,13 @@ def _before(model: Quadformer, batch: int, clock: Clock, settings: EvaluateConfi
     return clock.time(call, max_seconds=settings.seconds).median
 
 
-def _images(model: Quadformer, batch: int) -> Tensor:
+def random_images(model: Quadformer, batch: int) -> Tensor:
+    """A batch of the model's size, in [0, 1], on its device."""
     weight = model.vit.patch_embed.proj.weight
     return torch.rand(batch, 3, *model.img_size, dtype=weight.dtype, device=weight.device)
 
 
-def _dtype(model: Quadformer, device: str, settings: EvaluateConfig) -> str:
+def dtype_of(model: Quadformer, device: str, settings: EvaluateConfig) -> str:
     """What is computed in, as tables call it."""
     if settings.amp and device.startswith("cuda"):
         return "bf16"

@@ -13,6 +13,7 @@ from torch import nn
 
 from adaptive.core.errors import UserError
 from adaptive.quadformer.attention import EXTRA, TokenAttention
+from adaptive.quadformer.slim import SlimBlock
 from adaptive.quadformer.trunk import pools_prefix
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def block_macs(
         UserError: attention of an unknown kind.
     """
     attention = getattr(block, "attn", None)
+    if attention is None and isinstance(block, SlimBlock):
+        return (patches + vit.num_prefix_tokens) * _linear(block)
     if not isinstance(attention, TokenAttention):
         raise UserError(
             f"gmacs counts timm's Attention, AttentionRope and EvaAttention, and a block of "

@@ -393,4 +393,5 @@ class Quadformer(VitWrapper):
 
     @property
     def _head_dim(self) -> int:
-        return self.vit.blocks[0].attn.head_dim
+        attentions = (getattr(block, "attn", None) for block in self.vit.blocks)
+        return next((attn.head_dim for attn in attentions if attn is not None), 1)

@@ -25,6 +25,7 @@ from adaptive.core.normalise import Normalise as Normalise  # beside what makes 
 from adaptive.core.run import atomic_path, atomic_write_json
 from adaptive.quadformer.factory import create_vit
 from adaptive.quadformer.settings import ModelConfig
+from adaptive.quadformer.slim import cut
 
 ABOUT, ACCURACY = "model.json", "accuracy.json"
 
@@ -61,7 +62,7 @@ def build_vit(config: ModelConfig, classes: int) -> nn.Module:
         vit = create_vit(config.vit, config.init == "timm", **settings)
     except UserError as error:
         raise UserError(f"model.vit: {error}") from None
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:
         raise UserError(
             f"model.vit={config.vit}: timm cannot make it with {settings}: {error}"
         ) from None
@@ -79,9 +80,16 @@ def build_model(config: ModelConfig, classes: int) -> nn.Module:
     make = wrapper(config.kind)
     vit = build_vit(config, classes)
     try:
-        return make(vit, **config.wrapping())
+        model = make(vit, **config.wrapping())
     except TypeError as error:
         raise UserError(f"model.kind={config.kind} with {config.wrapping()}: {error}") from None
+    if config.blocks is not None:
+        if config.kind == "tome":
+            raise UserError(
+                "model.kind=tome merges tokens within whole blocks: it takes no model.blocks"
+            )
+        cut(vit, config.blocks)
+    return model
 
 
 @dataclass(frozen=True)

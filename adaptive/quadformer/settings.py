@@ -24,6 +24,8 @@ class ModelConfig:
     init: str | None = None
     drop_path: float = 0.0
     vit_settings: dict[str, Any] = field(default_factory=dict)  # more arguments of the timm model
+    # heads and width of the MLP of each block, 0 leaves the half out; null: as the ViT has them
+    blocks: list[list[int]] | None = None
     prior: str = "gain"  # what makes a region worth fine patches, as "0.5*centre + 0.5*feature"
     max_patch: int | None = None  # side of the coarsest patches; null: four times the finest
     area_attention: bool = False  # attention weighs patches by their areas

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from adaptive.core.errors import UserError
 from adaptive.quadformer.attention import Keys, TokenAttention
+from adaptive.quadformer.slim import SlimBlock
 
 
 def check_vit(vit: Any) -> None:
@@ -181,7 +182,9 @@ def _pool(x_BND: Tensor, weight_BN: Tensor, pool: str) -> Tensor:
 
 
 def _adopted(block: Any) -> bool:
-    return isinstance(getattr(block, "attn", None), TokenAttention)
+    attention = getattr(block, "attn", None)
+    # A slim block may lack attention, and takes what it would be told all the same.
+    return isinstance(attention, TokenAttention) or isinstance(block, SlimBlock)
 
 
 def _mask(keys: Keys) -> Tensor | None:

@@ -31,8 +31,8 @@ import numpy as np
 import torch
 
 from adaptive.core import Budget, Workload, frontier, solve
+from adaptive.core.blockwise.baselines import BASELINES
 from adaptive.core.report import allocation_plot
-from adaptive.llm_puzzle.baselines import BASELINES
 from adaptive.llm_puzzle.data import Rows, sample_rows
 from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.evaluate import evaluate

@@ -143,7 +143,7 @@ def test_compare_does_not_depend_on_the_batch(parent, space, library, rows):
 
 def test_search_takes_losses_below_zero():
     """Around a child, taking a replacement back gains."""
-    from adaptive.llm_puzzle.search import search
+    from adaptive.core.blockwise.search import search
 
     problem = ChoiceProblem(
         [[-0.5, 0.0, 0.3], [0.0, 0.2, 0.1], [-0.1, 0.0, -0.05]],

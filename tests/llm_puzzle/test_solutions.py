@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptive.core import Budget, ChoiceProblem
-from adaptive.llm_puzzle.search import Found, min_differences, search
+from adaptive.core.blockwise.search import Found, min_differences, search
 from adaptive.llm_puzzle.settings import SearchConfig
 from adaptive.llm_puzzle.solutions import best, diverse, table
 
@@ -46,7 +46,7 @@ def test_every_solution_is_the_best_that_differs_enough(problem, diversity, solv
     config = replace(CONFIG, diversity=diversity, solver=solver)
 
     def find(exclude):
-        return search({1: problem}, BUDGET, config, exclude=exclude)
+        return search({1: problem}, BUDGET, config, exclude=exclude, diversity=config.diversity)
 
     found, shortage = diverse(find, 3)
     assert len(found) == 3 and shortage == ""
@@ -66,7 +66,14 @@ def test_where_there_are_no_more_the_reason_is_told():
     problem = ChoiceProblem([[0, 1], [0, 1]], {"latency": [[2, 1], [2, 1]]})
     config = replace(CONFIG, diversity=0.0)
     found, shortage = diverse(
-        lambda exclude: search({1: problem}, Budget({"latency": 4}), config, exclude=exclude), 3
+        lambda exclude: search(
+            {1: problem},
+            Budget({"latency": 4}),
+            config,
+            exclude=exclude,
+            diversity=config.diversity,
+        ),
+        3,
     )
     assert [f.allocation.choice.tolist() for f in found] == [[0, 0], [1, 1]]
     assert "min_differences" in shortage and "\n" not in shortage

@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 
 from adaptive.core import Allocation, Budget, ChoiceProblem, Cost, Workload
+from adaptive.core.blockwise.search import baseline, latency_frontier
+from adaptive.core.blockwise.search import search as search_child
 from adaptive.core.run import Stage, StageContext, atomic_write_json, say
 from adaptive.llm_puzzle.arch import ARCHITECTURES, architecture_file
 from adaptive.llm_puzzle.config import PuzzleConfig
@@ -48,8 +50,6 @@ from adaptive.llm_puzzle.nvlabs.options import (
 )
 from adaptive.llm_puzzle.nvlabs.read import library_files, read_released
 from adaptive.llm_puzzle.score import inversions
-from adaptive.llm_puzzle.search import baseline, latency_frontier
-from adaptive.llm_puzzle.search import search as search_child
 from adaptive.llm_puzzle.shapes import stack
 
 COVERS = "the blocks alone: no embedding, head or activations"

@@ -20,12 +20,12 @@ from omegaconf import OmegaConf
 import adaptive
 from adaptive import config
 from adaptive.core import Budget, InfeasibleError, UserError, Workload
+from adaptive.core.blockwise.search import search
 from adaptive.core.run import Experiment, RunDir
 from adaptive.core.run.engine import run_stages
 from adaptive.llm_puzzle.nvlabs.options import options, problem
 from adaptive.llm_puzzle.nvlabs.read import read_released
 from adaptive.llm_puzzle.plan import from_shape
-from adaptive.llm_puzzle.search import search
 from adaptive.llm_puzzle.settings import SearchConfig, ShapeConfig
 
 TOKENS = nvlabs_like.BATCH * nvlabs_like.LENGTH

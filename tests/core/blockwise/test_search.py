@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from adaptive.core import Budget, ChoiceProblem, InfeasibleError, Workload, solve
-from adaptive.llm_puzzle.search import baseline, latency_frontier, search, tighten
-from adaptive.llm_puzzle.settings import SearchConfig
+from adaptive.core.blockwise.search import baseline, latency_frontier, search, tighten
 
-CONFIG = SearchConfig(gap=0.0)
+
+@dataclass
+class Settings:
+    solver: str = "mip"
+    gap: float = 0.0
+    time_limit: float = 60.0
+
+
+CONFIG = Settings()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,12 +18,23 @@ from adaptive.core import (
     frontier,
     solve_best,
 )
+from adaptive.core.blockwise.baselines import BASELINES
 from adaptive.core.frontier import Frontier
-from adaptive.llm_puzzle.baselines import BASELINES
-from adaptive.llm_puzzle.settings import SearchConfig
 
 TOLERANCE = 0.003  # relative excess that counts as met: clocks cannot tell it apart
 UNUSED = 0.03  # of a limit, from which on a tightened search is loosened again
+
+
+class SearchConfig(Protocol):
+    """The settings that a search reads: a family's own dataclass has them.
+
+    Attributes:
+        solver, gap, time_limit: as of ``core.solve``.
+    """
+
+    solver: str
+    gap: float
+    time_limit: float
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,7 @@ def search(
     measure: Callable[[int, np.ndarray], float] | None = None,
     attempts: int = 2,
     exclude: Sequence[np.ndarray] = (),
+    diversity: float = 1.0,
 ) -> Found:
     """The best allocation over batch sizes whose latency, measured, is within the budget.
 
@@ -84,10 +96,11 @@ def search(
         config: solver, gap and time limit.
         measure: (batch size, choice) to measured latency in seconds; ``None`` checks nothing.
         attempts: searches after the first one, at most.
-        exclude: earlier choices to share ``config.diversity`` of the searched layers with, at most.
+        exclude: earlier choices to share ``diversity`` of the searched layers with, at most.
+        diversity: 1 asks for any difference.
     """
     limits, promises = budget, []
-    least = min_differences(next(iter(problems.values())), config.diversity)
+    least = min_differences(next(iter(problems.values())), diversity)
     tried: list[np.ndarray] = []
     kept: Found | None = None
     for attempt in range(attempts + 1):

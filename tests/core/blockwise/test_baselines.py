@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_problems import Case, cases
 
 from adaptive.core import Budget, ChoiceProblem, UserError, solve
-from adaptive.llm_puzzle.baselines import BASELINES, feasible
+from adaptive.core.blockwise.baselines import BASELINES, feasible
 
 
 @pytest.mark.parametrize("name", BASELINES)
