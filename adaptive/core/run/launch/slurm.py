@@ -12,11 +12,13 @@ import getpass
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from adaptive.core.errors import UserError
@@ -48,12 +50,34 @@ class SlurmRun:
 
     def __call__(self) -> int:
         """Exit status of the run."""
-        status = self.job.run()
-        if status in STOPPED:
-            # The scheduler told all processes to stop, and the run has; the signal that requeues
-            # the job, or the end, is on its way here.
-            time.sleep(self.patience)
+        with _noted(signal.SIGTERM) as told:
+            status = self.job.run()
+            if status and told and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+                # Told to stop, which is all that some preemptions say before they kill. (Under
+                # torchrun the run's status is that of any failure.)
+                self._requeue()
+            elif status in STOPPED:
+                # The scheduler told all processes to stop, and the run has; the signal that
+                # requeues the job, or the end, is on its way here.
+                time.sleep(self.patience)
         return status
+
+    def _requeue(self) -> None:
+        """Asks to be requeued, unless the scheduler has taken the job away: then it requeues the
+        job itself, or somebody has cancelled it, and the end is on its way here."""
+        from submitit import JobEnvironment
+
+        job = JobEnvironment()
+        command = ["squeue", "--noheader", "--format=%T", f"--jobs={job.job_id}"]
+        try:
+            found = subprocess.run(command, capture_output=True, text=True)
+            state = found.stdout.strip() if found.returncode == 0 else None
+        except OSError:
+            state = None
+        if state != "RUNNING":
+            time.sleep(self.patience)
+        if state in ("RUNNING", None):  # None: the scheduler does not say, and nothing has come
+            signal.raise_signal(getattr(signal, f"SIG{job.USR_SIG}"))  # ends this process
 
     def checkpoint(self) -> DelayedSubmission:
         """What to do after the job is requeued: the same, which resumes."""
@@ -61,6 +85,24 @@ class SlurmRun:
 
         self.job.stop()
         return DelayedSubmission(self)
+
+
+@contextlib.contextmanager
+def _noted(number: signal.Signals) -> Iterator[list[int]]:
+    """Notes every arrival of a signal, beside what its handler does."""
+    seen: list[int] = []
+    before = signal.getsignal(number)
+
+    def note(arrived: int, frame: FrameType | None) -> None:
+        seen.append(arrived)
+        if callable(before):
+            before(arrived, frame)
+
+    signal.signal(number, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(number, before)
 
 
 def launch(jobs: Sequence[Job], settings: SlurmConfig) -> Iterator[tuple[Job, int]]:
