@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptive.core.errors import UserError
+from adaptive.core.run.atomic import flat
 from adaptive.core.run.directory import read_config, read_status
 from adaptive.core.run.lock import holder
 from adaptive.core.run.manifest import digest
@@ -132,17 +133,6 @@ def gather(directory: Path, recipe: str | None = None) -> Collected:
         strangers,
         {str(other): count for other, count in counts.items() if other != name},
     )
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one of dotted names; empty ones stay."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _below(directory: Path) -> Iterator[Path]:
