@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -26,7 +26,7 @@ from adaptive.core.run.atomic import atomic_write_json
 from adaptive.core.run.commandline import FAILED
 from adaptive.core.run.launch.config import SlurmConfig
 from adaptive.core.run.launch.job import STOPPED, Job
-from adaptive.core.run.progress import say
+from adaptive.core.run.progress import duration, say
 
 if TYPE_CHECKING:
     from submitit import Job as Submitted
@@ -39,6 +39,9 @@ FOLDER = Path("runs", ".slurm")
 
 TICKET = ".slurm.json"
 """In a run directory: the job that was submitted for it."""
+
+SILENCE = 600.0  # seconds for which the scheduler may fail to answer
+PAUSE = 15.0  # seconds between two questions then
 
 
 @dataclass
@@ -213,7 +216,7 @@ def _ended(waiting: Waiting, settings: SlurmConfig) -> Iterator[tuple[Job, int]]
         if settings.scheduler == "local":
             alive = {n for n, (_, submitted) in waiting.items() if submitted.state == "RUNNING"}
         else:
-            alive = _in_queue()
+            alive = _in_queue(waiting)
         for number, (job, submitted) in list(waiting.items()):
             ended = submitted.paths.result_pickle.exists()
             if not ended and number in alive:
@@ -250,11 +253,26 @@ def _status(job: Job, submitted: Submitted[int], ended: bool, settings: SlurmCon
     return FAILED
 
 
-def _in_queue() -> set[str]:
-    """Numbers of this user's jobs that wait or run."""
+def _in_queue(jobs: Iterable[str] = ()) -> set[str]:
+    """Numbers of this user's jobs that wait or run.
+
+    Args:
+        jobs: that go on, whatever happens here.
+
+    Raises:
+        UserError: the scheduler does not answer for ``SILENCE`` seconds.
+    """
     user = os.environ.get("USER") or getpass.getuser()
     command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={user}"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    if found.returncode:
-        raise UserError(f"squeue does not answer: {' '.join(found.stderr.split())}")
-    return set(found.stdout.split())
+    end = time.monotonic() + SILENCE
+    while True:
+        found = subprocess.run(command, capture_output=True, text=True)
+        if found.returncode == 0:
+            return set(found.stdout.split())
+        if time.monotonic() >= end:
+            break
+        time.sleep(PAUSE)  # a scheduler that is busy, or starts anew, is no reason to give up
+    words = " ".join(found.stderr.split())
+    names = ", ".join(jobs)
+    after = f"; jobs {names} go on, and the same sweep again waits for them" if names else ""
+    raise UserError(f"squeue has not answered for {duration(SILENCE)} ({words}){after}")

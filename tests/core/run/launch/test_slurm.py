@@ -16,7 +16,7 @@ import pytest
 import toy
 
 from adaptive.core.errors import UserError
-from adaptive.core.run.launch import SlurmConfig, slurm
+from adaptive.core.run.launch import RayConfig, SlurmConfig, slurm
 from adaptive.core.run.launch.job import Job
 
 QUICK = ("hydra.launcher.poll_seconds=0.2", "hydra.launcher.warning_seconds=5")
@@ -55,12 +55,52 @@ def test_what_the_scheduler_refuses_is_told(tmp_path, monkeypatch):
     [
         (SlurmConfig(minutes=0), "hydra.launcher.minutes=0 must be at least 1"),
         (SlurmConfig(restarts=-1), "restarts=-1 must be at least 0"),
+        (SlurmConfig(poll_seconds=-1), "hydra.launcher.poll_seconds=-1 must be above 0"),
+        (
+            SlurmConfig(processes=8),
+            "launcher.processes=8 needs .* hydra.launcher.gpus=1: set gpus=8",
+        ),
+        (RayConfig(processes=2, gpus=1.5), "launcher.processes=2 needs .* hydra.launcher.gpus=1.5"),
         (SlurmConfig(scheduler="pbs"), "scheduler='pbs' is unknown"),
     ],
 )
 def test_wrong_settings_are_refused(settings, words):
     with pytest.raises(UserError, match=words):
         settings.validate()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SlurmConfig(processes=8, gpus=8),
+        SlurmConfig(processes=8, gpus=0),
+        RayConfig(processes=2, gpus=2),
+        RayConfig(gpus=0.5),
+    ],
+)
+def test_processes_have_a_gpu_each_or_none(settings):
+    settings.validate()
+
+
+@pytest.mark.parametrize("silent", [2, 1000])
+def test_a_scheduler_that_is_silent_for_a_while_is_asked_again(tmp_path, monkeypatch, silent):
+    """squeue fails so many times, and knows of one job then."""
+    squeue, count = tmp_path / "squeue", tmp_path / "count"
+    squeue.write_text(
+        f"#!/bin/sh\necho . >> {count}\n"
+        f"[ $(wc -l < {count}) -gt {silent} ] && echo 1000_0 && exit 0\n"
+        "echo 'slurm_load_jobs error: Socket timed out' >&2\nexit 1\n"
+    )
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "PAUSE", 0.05)
+    monkeypatch.setattr(slurm, "SILENCE", 60.0 if silent < 1000 else 0.3)
+    if silent < 1000:
+        assert slurm._in_queue(["1000_0"]) == {"1000_0"}
+        return
+    words = r"\(slurm_load_jobs error: Socket timed out\); jobs 1000_0, 1000_1 go on, and the same"
+    with pytest.raises(UserError, match=words):
+        slurm._in_queue(["1000_0", "1000_1"])
 
 
 class Cluster:
