@@ -25,6 +25,9 @@ from adaptive.core.run.sweep import SWEEP, hydra_value
 
 PLUGIN = "hydra_plugins.adaptive_launcher.CommandLauncher"
 
+# A recipe may choose a cluster, and then each run would be a sweep of its own.
+ONE_RUN = ("hydra.mode=RUN",)
+
 # Overrides that the launching process needs and its runs do not.
 OF_THE_SWEEP = (
     "hydra/launcher",
@@ -72,7 +75,7 @@ def launch(
         hydra: overrides of Hydra's part.
 
     Raises:
-        UserError: the launcher does not work here.
+        UserError: the launcher does not work here, or two runs have one directory.
     """
     where, _ = flags(SWEEP.arguments)
     shared = [override for override in hydra if not override.startswith(OF_THE_SWEEP)]
@@ -85,7 +88,7 @@ def launch(
             continue
         own = [override for override in overrides if not override.startswith("cluster=")]
         place = f"hydra.run.dir={hydra_value(str(directory))}"
-        arguments = [*where, *own, *shared, place]
+        arguments = [*where, *own, *shared, *ONE_RUN, place]
         wanted[directory] = Job(
             str(directory), command(this_program(), arguments, launcher.processes)
         )

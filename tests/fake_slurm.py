@@ -7,6 +7,8 @@ processes of a job but its batch shell, as SLURM's do. The folder ``$FAKE_SLURM`
 
 ``fake_slurm.py preempt ID`` does what a scheduler with a grace time does: SIGCONT and SIGTERM, then
 the signal that the job asked for, then SIGKILL; the job goes back to the queue if it asked so.
+``fake_slurm.py term ID`` is one that sends no signal but SIGTERM, and kills for good what has not
+asked to be requeued by itself; ``retake ID`` one that has put the job back before it says so.
 ``fake_slurm.py fail ID`` is the end of a node: SIGKILL, and back to the queue by ``--requeue``.
 """
 
@@ -22,6 +24,7 @@ from pathlib import Path
 
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 GRACE = 20.0  # seconds between the warning and SIGKILL
+KILL_WAIT = 4.0  # the same where the scheduler takes the job away without a warning
 
 
 def install(folder: Path, commands: tuple[str, ...] = COMMANDS) -> dict[str, str]:
@@ -99,6 +102,12 @@ def srun(*arguments: str) -> None:
 
 
 def squeue(*arguments: str) -> None:
+    if "--format=%T" in arguments:
+        (job,) = (a.removeprefix("--jobs=") for a in arguments if a.startswith("--jobs="))
+        kept = home() / "queue" / job
+        going = not kept.exists() or "requeue" in kept.read_text()
+        print("COMPLETING" if going else "RUNNING")
+        return
     assert "--array" in arguments and "--format=%i" in arguments, arguments
     for job in sorted((home() / "queue").iterdir()):
         print(job.name)
@@ -124,7 +133,25 @@ def preempt(job: str) -> None:
     tell(shell, signal.SIGCONT, signal.SIGTERM)
     time.sleep(0.3)
     tell(shell, signal.SIGUSR2)
-    end = time.monotonic() + GRACE
+    kill_late(shell, job, GRACE)
+
+
+def term(job: str) -> None:
+    shell = int((home() / "queue" / job).read_text().split()[0])
+    note("term", job)
+    tell(shell, signal.SIGCONT, signal.SIGTERM)
+    kill_late(shell, job, GRACE)
+
+
+def retake(job: str) -> None:
+    shell = int((home() / "queue" / job).read_text().split()[0])
+    scontrol("requeue", job)
+    tell(shell, signal.SIGCONT, signal.SIGTERM)
+    kill_late(shell, job, KILL_WAIT)
+
+
+def kill_late(shell: int, job: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
     while time.monotonic() < end and steps(shell):
         time.sleep(0.05)
     if steps(shell):

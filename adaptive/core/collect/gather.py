@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptive.core.errors import UserError
+from adaptive.core.run.atomic import flat
 from adaptive.core.run.directory import read_config, read_status
 from adaptive.core.run.lock import holder
 from adaptive.core.run.manifest import digest
@@ -54,6 +55,13 @@ class Run:
         overrides = self.record.get("overrides", ())
         return [str(o).partition("=")[0].lstrip("+~") for o in overrides]
 
+    @property
+    def made_with(self) -> dict[str, str | None]:
+        """Model of its device, and version of this package; None for what it does not tell."""
+        device = self.record.get("device")
+        name = device.get("name") if isinstance(device, Mapping) else None
+        return {"device": name, "version": self.record.get("version")}
+
     @classmethod
     def read(cls, path: Path) -> Run:
         """The run in ``path``."""
@@ -78,7 +86,8 @@ class Collected:
         runs: of one recipe and one configuration, but for the settings that overrides change; and
             those that failed before they had a configuration.
         settings: names of those that differ between the runs.
-        strangers: runs of the recipe with another configuration, and what differs.
+        strangers: runs of the recipe with another configuration, device or version, and what
+            differs.
         others: names of other recipes to how many runs of theirs are left out.
     """
 
@@ -134,17 +143,6 @@ def gather(directory: Path, recipe: str | None = None) -> Collected:
     )
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one of dotted names; empty ones stay."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _below(directory: Path) -> Iterator[Path]:
     for home, folders, files in os.walk(directory):
         if any(name in files for name in OF_A_RUN):
@@ -184,7 +182,29 @@ def _alike(runs: Sequence[Run]) -> tuple[list[Run], dict[Path, str]]:
         more = f", and {len(keys) - 1} more" if len(keys) > 1 else ""
         key = keys[0]
         strangers[run.path] = f"{key}={theirs.get(key)}, others {ours.get(key)}{more}"
-    return alike, strangers
+    elsewhere = _elsewhere(alike)
+    return [run for run in alike if run.path not in elsewhere], strangers | elsewhere
+
+
+def _elsewhere(runs: Sequence[Run]) -> dict[Path, str]:
+    """The finished runs of another device or version than most, whose times compare with nothing,
+    and how they differ. A run that does not tell compares with all."""
+    done = [run for run in runs if run.state == "done"]
+    found: dict[Path, str] = {}
+    for kind in ("device", "version"):
+        newest: dict[str | None, str] = {}
+        for run in done:
+            started = run.record.get("started", "")
+            newest[run.made_with[kind]] = max(started, newest.get(run.made_with[kind], ""))
+        counts = Counter(name for run in done if (name := run.made_with[kind]) is not None)
+        if len(counts) < 2:
+            continue
+        ours = max(counts, key=lambda name: (counts[name], newest[name]))
+        for run in done:
+            if (theirs := run.made_with[kind]) not in (None, ours):
+                found.setdefault(run.path, f"{kind}={theirs}, others {ours}")
+        done = [run for run in done if run.path not in found]
+    return found
 
 
 def _in_order(run: Run) -> list[tuple[float, str]]:

@@ -89,6 +89,17 @@ def to_plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} {value!r} cannot be written as JSON")
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one of dotted names; empty ones stay."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
 def sync(path: Path) -> None:
     """Asks the system to put a file, or all files below a directory, on the disk."""
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]

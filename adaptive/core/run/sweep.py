@@ -16,14 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adaptive.core.errors import UserError
+from adaptive.core.run.atomic import flat, to_plain
 from adaptive.core.run.directory import RunDir, is_done, read_status
 from adaptive.core.run.experiment import Experiment
 from adaptive.core.run.failure import explain
 from adaptive.core.run.lock import InUseError, holder, wait_until_free
 from adaptive.core.run.messages import reworded
 from adaptive.core.run.progress import duration, say
+from adaptive.core.run.task import TaskConfig
 
 DONE, KEPT, FAILED = "done", "done before", "failed"
+
+
+class SharedDirectoryError(UserError):
+    """Two different runs of one sweep have the same directory."""
 
 
 @dataclass
@@ -35,6 +41,7 @@ class Sweep:
         arguments: of the command line.
         outcomes: directory of each run that has ended to ``done``, ``done before`` or ``failed``.
         errors: directory of each failed run to why.
+        refused: why runs without a directory of their own were not begun.
         expected: how many runs there are, once that is known.
     """
 
@@ -42,14 +49,16 @@ class Sweep:
     arguments: Sequence[str] = ()
     outcomes: dict[Path, str] = field(default_factory=dict)
     errors: dict[Path, str] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
     expected: int | None = None
     _postponed: dict[Path, Callable[[], Experiment]] = field(default_factory=dict)
+    _configs: dict[Path, TaskConfig] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
 
     def begin(self, command: str, arguments: Sequence[str]) -> None:
         """Forgets an earlier launch in this process."""
         self.command, self.arguments, self.expected = command, arguments, None
-        for noted in (self.outcomes, self.errors, self._postponed):
+        for noted in (self.outcomes, self.errors, self.refused, self._postponed, self._configs):
             noted.clear()
         self._began = time.monotonic()
 
@@ -66,6 +75,9 @@ class Sweep:
         except KeyboardInterrupt:
             self.interrupted()
             raise
+        except SharedDirectoryError as error:
+            self.refused.append(str(error))
+            say(f"error: {error}")  # the directory is the other's, and so is its status.json
         except Exception as error:
             if not isinstance(error, UserError):
                 traceback.print_exc()
@@ -77,6 +89,9 @@ class Sweep:
         Args:
             directory: where it runs.
             composed: makes it, and raises ``UserError`` for a mistake in its settings.
+
+        Raises:
+            SharedDirectoryError: another run of this sweep has the directory.
         """
         try:
             with reworded(self.arguments):
@@ -84,10 +99,23 @@ class Sweep:
         except UserError as error:
             self.failed(directory, str(error))
             return None
+        self._claim(directory, experiment.config)
         if not is_done(directory, experiment.config):
             return experiment
         self.ended(directory, KEPT)
         return None
+
+    def _claim(self, directory: Path, config: TaskConfig) -> None:
+        first = self._configs.setdefault(directory, config)
+        if first == config:
+            return
+        ours, theirs = flat(to_plain(first)), flat(to_plain(config))
+        keys = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
+        one, other = (",".join(f"{k}={v.get(k)}" for k in keys[:3]) for v in (ours, theirs))
+        raise SharedDirectoryError(
+            f"two runs of this sweep have the directory {directory}, that of {one} and that of "
+            f"{other}: leave hydra.sweep.subdir out, or let it name what differs"
+        )
 
     def ended(self, directory: Path, outcome: str) -> None:
         """Notes that a run is done."""
@@ -122,12 +150,14 @@ class Sweep:
         say(f"\n{len(self.outcomes)} runs in {duration(time.monotonic() - self._began)}: {words}")
         for directory, why in self.errors.items():
             say(f"  failed: {directory}: {why}")
+        for why in self.refused:
+            say(f"  not begun: {why}")
         if self.errors:
             say(f"to run what failed again: {self.command}")
         for home in sorted({str(path.parent) for path in self.outcomes}):
             where = shlex.quote(f"runs={hydra_value(home)}")
             say(f"to collect them: python -m adaptive.run +exp=collect {where}")
-        return not self.errors
+        return not self.errors and not self.refused
 
     def wait_for(self, directory: Path) -> None:
         """Returns once nobody else runs ``directory``."""

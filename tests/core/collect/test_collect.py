@@ -135,6 +135,28 @@ def test_runs_of_another_configuration_are_named_and_not_mixed(sweep, capfd):
     assert "seed=8, others 0" in (home / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"device": {"torch": "cuda", "name": "NVIDIA H100"}}, "(device=NVIDIA H100, others "),
+        ({"version": "0.0.1"}, "(version=0.0.1, others "),
+        ({"device": None}, None),
+        ({"device": {"torch": "cuda"}, "version": None}, None),
+    ],
+)
+def test_runs_of_another_device_or_version_are_named_and_not_mixed(sweep, capfd, change, words):
+    stranger = sweep / "items=9,offset=1"
+    edit(stranger / "run.json", **change)
+    failed = sweep / "fail=user,items=5"  # has measured nothing that could be mixed
+    edit(failed / "run.json", **change)
+    found = summary(home := collect(sweep))
+    told = f"left out, of another configuration: {stranger} {words}" in capfd.readouterr().err
+    out = words is not None
+    assert told == out and found["left_out.configuration"] == out
+    names = {Path(row["run"]).name for row in table(home)}
+    assert (stranger.name not in names) == out and failed.name in names
+
+
 def test_runs_of_another_recipe_are_named_and_not_mixed(sweep):
     other = sweep / "other"
     shutil.copytree(sweep / "items=2,offset=1", other)

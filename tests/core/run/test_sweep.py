@@ -66,6 +66,18 @@ def test_a_run_is_done_only_if_all_its_files_say_so(done, tmp_path, change):
     assert not is_done(tmp_path, experiment().config)
 
 
+def test_two_runs_of_one_directory_are_not_silently_one(tmp_path, capfd):
+    sweep, words = Sweep(), "that of seed=0,offset=1.0 and that of seed=3,offset=2.0"
+    for overrides in ((), (), ("offset=2", "seed=3")):
+        sweep.run(tmp_path / "x", lambda o=overrides: experiment(*o))
+    assert not sweep.finish()
+    err = capfd.readouterr().err
+    assert err.count(words) == 2  # when it happens, and in the end
+    assert str(tmp_path / "x") in sweep.refused[0] and "hydra.sweep.subdir" in sweep.refused[0]
+    # The first has its directory to itself: its result, and its status.
+    assert is_done(tmp_path / "x", experiment().config)
+
+
 def test_a_run_knows_its_overrides_and_version(done):
     record = json.loads((done / "run.json").read_text())
     assert record["overrides"] == ["items=2"]

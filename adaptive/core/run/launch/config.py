@@ -27,6 +27,14 @@ class LauncherConfig:
                     f"hydra.launcher.{name}={getattr(self, name)} must be at least {least}"
                 )
 
+    def a_gpu_each(self, gpus: float) -> None:
+        """Refuses a run of several processes that has GPUs, but fewer than processes."""
+        if 0 < gpus < self.processes and self.processes > 1:
+            raise UserError(
+                f"hydra.launcher.processes={self.processes} needs as many GPUs, and "
+                f"hydra.launcher.gpus={gpus:g}: set gpus={self.processes}, or gpus=0 for CPUs"
+            )
+
 
 @dataclass
 class JoblibConfig(LauncherConfig):
@@ -72,6 +80,9 @@ class SlurmConfig(LauncherConfig):
         super().validate()
         self.at_least(1, "minutes", "warning_seconds", "at_once", "cpus")
         self.at_least(0, "restarts", "gpus")
+        self.a_gpu_each(self.gpus)
+        if not self.poll_seconds > 0:
+            raise UserError(f"hydra.launcher.poll_seconds={self.poll_seconds:g} must be above 0")
         if self.scheduler not in ("slurm", "local"):
             raise UserError(
                 f"hydra.launcher.scheduler={self.scheduler!r} is unknown, choose slurm or local"
@@ -95,3 +106,4 @@ class RayConfig(LauncherConfig):
     def validate(self) -> None:
         super().validate()
         self.at_least(0, "gpus", "cpus", "retries")
+        self.a_gpu_each(self.gpus)

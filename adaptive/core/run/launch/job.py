@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,12 +75,20 @@ class Job:
 
     def stop(self) -> None:
         """Interrupts the run, as Ctrl-C does, and returns when it has ended."""
+        stop_all([self])
+
+    def _terminate(self) -> None:
         process = self._process
-        if process is None or process.poll() is not None:
+        if process is not None and process.poll() is None:
+            process.terminate()
+
+    def _end(self, seconds: float) -> None:
+        """Returns when the run has ended, and sees to it that it does within so many seconds."""
+        process = self._process
+        if process is None:
             return
-        process.terminate()
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -118,6 +127,16 @@ class Job:
         _, head, attempt = text.rpartition(ATTEMPT)
         lines = attempt.splitlines()[1 if head else 0 :]
         return [line for line in lines if line.strip()]
+
+
+def stop_all(jobs: Iterable[Job]) -> None:
+    """Interrupts runs, all at once, and returns when all have ended."""
+    jobs = list(jobs)
+    for job in jobs:
+        job._terminate()
+    end = time.monotonic() + STOP_SECONDS
+    for job in jobs:
+        job._end(max(0.0, end - time.monotonic()))
 
 
 def this_program() -> tuple[str, ...]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import queue
 import subprocess
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 
 from adaptive.core.errors import UserError
+from adaptive.core.run.commandline import INTERRUPTED
 from adaptive.core.run.launch.config import JoblibConfig
-from adaptive.core.run.launch.job import Job
+from adaptive.core.run.launch.job import Job, stop_all
 
 
 def launch(jobs: Sequence[Job], settings: JoblibConfig) -> Iterator[tuple[Job, int]]:
@@ -35,7 +38,11 @@ def launch(jobs: Sequence[Job], settings: JoblibConfig) -> Iterator[tuple[Job, i
     for i in range(count):
         places.put(_environment(groups[i] if count <= len(groups) else None, count, settings))
 
+    over = threading.Event()
+
     def run(job: Job) -> tuple[Job, int]:
+        if over.is_set():  # while runs are stopped, a thread takes the next one up
+            return job, INTERRUPTED
         place = places.get()
         try:
             return job, job.run(place)
@@ -44,12 +51,16 @@ def launch(jobs: Sequence[Job], settings: JoblibConfig) -> Iterator[tuple[Job, i
 
     # Threads suffice: all that they do is to wait for a process.
     parallel = Parallel(n_jobs=count, backend="threading", return_as="generator_unordered")
+    ended = parallel(delayed(run)(job) for job in jobs)
     try:
-        yield from parallel(delayed(run)(job) for job in jobs)
-    except KeyboardInterrupt:
-        for job in jobs:
-            job.stop()
-        raise
+        while (one := next(ended, None)) is not None:
+            yield one
+    finally:  # also where nobody asks for the rest
+        over.set()
+        stop_all(jobs)
+        with warnings.catch_warnings():  # joblib's, that there was a rest
+            warnings.simplefilter("ignore")
+            ended.close()
 
 
 def gpu_ids() -> list[str]:

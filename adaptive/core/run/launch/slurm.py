@@ -12,11 +12,13 @@ import getpass
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from adaptive.core.errors import UserError
@@ -24,7 +26,7 @@ from adaptive.core.run.atomic import atomic_write_json
 from adaptive.core.run.commandline import FAILED
 from adaptive.core.run.launch.config import SlurmConfig
 from adaptive.core.run.launch.job import STOPPED, Job
-from adaptive.core.run.progress import say
+from adaptive.core.run.progress import duration, say
 
 if TYPE_CHECKING:
     from submitit import Job as Submitted
@@ -38,6 +40,9 @@ FOLDER = Path("runs", ".slurm")
 TICKET = ".slurm.json"
 """In a run directory: the job that was submitted for it."""
 
+SILENCE = 600.0  # seconds for which the scheduler may fail to answer
+PAUSE = 15.0  # seconds between two questions then
+
 
 @dataclass
 class SlurmRun:
@@ -48,12 +53,34 @@ class SlurmRun:
 
     def __call__(self) -> int:
         """Exit status of the run."""
-        status = self.job.run()
-        if status in STOPPED:
-            # The scheduler told all processes to stop, and the run has; the signal that requeues
-            # the job, or the end, is on its way here.
-            time.sleep(self.patience)
+        with _noted(signal.SIGTERM) as told:
+            status = self.job.run()
+            if status and told and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+                # Told to stop, which is all that some preemptions say before they kill. (Under
+                # torchrun the run's status is that of any failure.)
+                self._requeue()
+            elif status in STOPPED:
+                # The scheduler told all processes to stop, and the run has; the signal that
+                # requeues the job, or the end, is on its way here.
+                time.sleep(self.patience)
         return status
+
+    def _requeue(self) -> None:
+        """Asks to be requeued, unless the scheduler has taken the job away: then it requeues the
+        job itself, or somebody has cancelled it, and the end is on its way here."""
+        from submitit import JobEnvironment
+
+        job = JobEnvironment()
+        command = ["squeue", "--noheader", "--format=%T", f"--jobs={job.job_id}"]
+        try:
+            found = subprocess.run(command, capture_output=True, text=True)
+            state = found.stdout.strip() if found.returncode == 0 else None
+        except OSError:
+            state = None
+        if state != "RUNNING":
+            time.sleep(self.patience)
+        if state in ("RUNNING", None):  # None: the scheduler does not say, and nothing has come
+            signal.raise_signal(getattr(signal, f"SIG{job.USR_SIG}"))  # ends this process
 
     def checkpoint(self) -> DelayedSubmission:
         """What to do after the job is requeued: the same, which resumes."""
@@ -61,6 +88,24 @@ class SlurmRun:
 
         self.job.stop()
         return DelayedSubmission(self)
+
+
+@contextlib.contextmanager
+def _noted(number: signal.Signals) -> Iterator[list[int]]:
+    """Notes every arrival of a signal, beside what its handler does."""
+    seen: list[int] = []
+    before = signal.getsignal(number)
+
+    def note(arrived: int, frame: FrameType | None) -> None:
+        seen.append(arrived)
+        if callable(before):
+            before(arrived, frame)
+
+    signal.signal(number, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(number, before)
 
 
 def launch(jobs: Sequence[Job], settings: SlurmConfig) -> Iterator[tuple[Job, int]]:
@@ -171,7 +216,7 @@ def _ended(waiting: Waiting, settings: SlurmConfig) -> Iterator[tuple[Job, int]]
         if settings.scheduler == "local":
             alive = {n for n, (_, submitted) in waiting.items() if submitted.state == "RUNNING"}
         else:
-            alive = _in_queue()
+            alive = _in_queue(waiting)
         for number, (job, submitted) in list(waiting.items()):
             ended = submitted.paths.result_pickle.exists()
             if not ended and number in alive:
@@ -208,11 +253,26 @@ def _status(job: Job, submitted: Submitted[int], ended: bool, settings: SlurmCon
     return FAILED
 
 
-def _in_queue() -> set[str]:
-    """Numbers of this user's jobs that wait or run."""
+def _in_queue(jobs: Iterable[str] = ()) -> set[str]:
+    """Numbers of this user's jobs that wait or run.
+
+    Args:
+        jobs: that go on, whatever happens here.
+
+    Raises:
+        UserError: the scheduler does not answer for ``SILENCE`` seconds.
+    """
     user = os.environ.get("USER") or getpass.getuser()
     command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={user}"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    if found.returncode:
-        raise UserError(f"squeue does not answer: {' '.join(found.stderr.split())}")
-    return set(found.stdout.split())
+    end = time.monotonic() + SILENCE
+    while True:
+        found = subprocess.run(command, capture_output=True, text=True)
+        if found.returncode == 0:
+            return set(found.stdout.split())
+        if time.monotonic() >= end:
+            break
+        time.sleep(PAUSE)  # a scheduler that is busy, or starts anew, is no reason to give up
+    words = " ".join(found.stderr.split())
+    names = ", ".join(jobs)
+    after = f"; jobs {names} go on, and the same sweep again waits for them" if names else ""
+    raise UserError(f"squeue has not answered for {duration(SILENCE)} ({words}){after}")

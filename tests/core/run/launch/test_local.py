@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,34 @@ def test_a_run_that_dies_does_not_stop_the_rest(tmp_path):
     some = [*jobs(tmp_path, 1, code), *jobs(tmp_path, 3, "exit(0)")[1:]]
     status = {job.directory: status for job, status in local.launch(some, JoblibConfig(n_jobs=2))}
     assert status == {"run0": -9, "run1": 0, "run2": 0}
+
+
+def test_runs_are_stopped_all_at_once_when_nobody_waits_for_them(tmp_path):
+    """Each takes a second to end, and what has not begun does not begin."""
+    slow = (
+        "import signal, sys, time; from pathlib import Path;"
+        "stop = lambda *_: (time.sleep(1), Path(sys.argv[1]).touch(), sys.exit(130));"
+        "signal.signal(signal.SIGTERM, stop); print('ready', flush=True); time.sleep(60)"
+    )
+    some = [*jobs(tmp_path, 1, "exit(0)"), *jobs(tmp_path, 9, slow)[1:]]
+    some = [
+        Job(j.directory, (*j.command, str(tmp_path / j.directory / "ended")), j.cwd) for j in some
+    ]
+    running = local.launch(some, JoblibConfig(n_jobs=4))
+    next(running)
+
+    def ready() -> list[Path]:
+        return [p.parent for p in tmp_path.glob("run*/job.log") if "\nready" in p.read_text()]
+
+    end = time.monotonic() + 30
+    while len(ready()) < 4 and time.monotonic() < end:
+        time.sleep(0.05)
+    began = time.monotonic()
+    running.close()
+    assert time.monotonic() - began < 3  # one after another they take four
+    time.sleep(0.5)
+    assert len(ready()) == 4 and all((run / "ended").exists() for run in ready())
+    assert len(list(tmp_path.glob("run*/job.log"))) == 5
 
 
 def test_gpus_are_counted_without_torch(tmp_path, monkeypatch):
