@@ -25,6 +25,7 @@ from adaptive.quadformer.puzzle.parent import Run
 from adaptive.quadformer.puzzle.problems import absolute, problem_at
 from adaptive.quadformer.puzzle.score import Scores, measured_loss, score_at
 from adaptive.quadformer.puzzle.verify import time_children
+from adaptive.quadformer.train.trainer import CHECKPOINT
 
 ABOUT = "about.json"  # of a child
 NEARBY = 0.93  # of the tokens that a latency buys: searched at, too, as clocks are not exact
@@ -173,6 +174,7 @@ def make_children(run: Run, ctx: StageContext) -> None:
             if not (home / ABOUT).is_file():  # written last
                 home.mkdir(exist_ok=True)
                 _make_child(run, ctx, kind, found[kind], train, valid)
+            (home / CHECKPOINT).unlink(missing_ok=True)  # what was trained is saved
             rows[kind] = json.loads((home / ABOUT).read_text(encoding="utf-8"))
         told = ("accuracy", "accuracy.before", "gmacs", "params")
         ctx.summary({f"{kind}.{name}": rows.get(kind, {}).get(name) for name in told})
