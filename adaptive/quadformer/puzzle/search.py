@@ -241,7 +241,7 @@ def _checked(
         best = found if better else best
     if best is None:
         least = _time(min(timed), "up")
-        reason = f"what was predicted to keep it took {least} or more when timed"
+        reason = f"what was predicted to keep the budget took {least} or more when timed"
         raise _refusal(reason, limit, min(timed))
     return best
 
