@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
@@ -27,7 +26,8 @@ PLACES = (
 
 CLEAR = 8  # points around a name that are better left free
 
-_LABELS: WeakKeyDictionary[FigureBase, list[Annotation]] = WeakKeyDictionary()
+# Of a figure. A table beside the figures would keep them alive: a name holds its figure.
+ATTRIBUTE = "_adaptive_labels"
 
 
 def label(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
@@ -36,12 +36,12 @@ def label(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     assert figure is not None
     written = axes.annotate(text, (x, y), (8, 7), textcoords="offset points", **style)
     written.set_in_layout(False)  # room for the data does not depend on where names end up
-    _LABELS.setdefault(figure, []).append(written)
+    vars(figure).setdefault(ATTRIBUTE, []).append(written)
 
 
 def arrange(figure: Figure) -> None:
     """Moves the names of a figure; to be called when its size is known."""
-    labels = _LABELS.get(figure, [])
+    labels: list[Annotation] = vars(figure).get(ATTRIBUTE, [])
     if not labels:
         return
     figure.draw_without_rendering()

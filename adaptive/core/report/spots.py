@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import html
 from typing import TYPE_CHECKING, NamedTuple
-from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure
 
 RADIUS = 9.0  # points around a mark that a finger hits
+# Of a figure. A table beside the figures would keep them alive, since axes hold their figure.
+ATTRIBUTE = "_adaptive_spots"
 MOST = 1500  # places of a figure: a page of many thousand would be slow to load
 
 
@@ -27,9 +28,6 @@ class Spot(NamedTuple):
     bottom: float | None
     top: float | None
     text: str
-
-
-_SPOTS: WeakKeyDictionary[FigureBase, list[Spot]] = WeakKeyDictionary()
 
 
 def spot(axes: Axes, x: float, y: float, text: str) -> None:
@@ -51,7 +49,7 @@ def cell(
 
 def spots_of(figure: Figure) -> list[Spot]:
     """All places of a figure, in the order in which they were added."""
-    return list(_SPOTS.get(figure, ()))
+    return list(vars(figure).get(ATTRIBUTE, ()))
 
 
 def overlay(figure: Figure) -> str:
@@ -65,7 +63,7 @@ def overlay(figure: Figure) -> str:
 def _add(one: Spot) -> None:
     figure = one.axes.get_figure()
     assert figure is not None
-    _SPOTS.setdefault(figure, []).append(one)
+    vars(figure).setdefault(ATTRIBUTE, []).append(one)
 
 
 def _shape(figure: Figure, one: Spot, number: int) -> str:

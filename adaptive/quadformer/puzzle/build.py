@@ -16,7 +16,7 @@ from adaptive.quadformer.data import ImageSet
 from adaptive.quadformer.puzzle.images import Augmented, plain_batches
 from adaptive.quadformer.puzzle.initialise import block_moments, variant
 from adaptive.quadformer.puzzle.library import Library, VariantRecord
-from adaptive.quadformer.puzzle.local import Variants, distil, held_out_errors
+from adaptive.quadformer.puzzle.local import CHECKPOINT, Variants, distil, held_out_errors
 from adaptive.quadformer.puzzle.parent import Run
 from adaptive.quadformer.slim import SlimBlock
 
@@ -69,6 +69,7 @@ def build_library(run: Run, ctx: StageContext) -> None:
         )
         library.save(group, half, records[-1])
     atomic_write_json(ctx.dir / "library.json", [asdict(record) for record in records])
+    (ctx.dir / CHECKPOINT).unlink(missing_ok=True)  # what was trained is saved
     ctx.summary({"library.variants": len(records)})
     for name in ("loss_start", "loss") if records else ():
         mean = float(np.mean([getattr(record, name) for record in records]))

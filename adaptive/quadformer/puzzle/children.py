@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from adaptive.core.run import Ranks
+from adaptive.core.training import save_checkpoint
 from adaptive.quadformer.data import ImageSet
 from adaptive.quadformer.model import Quadformer
 from adaptive.quadformer.models import Trained, build_model
@@ -73,7 +74,8 @@ def distil_whole(
 ) -> int:
     """Trains a child, in place, to say at its number of tokens what the parent says at its grid.
 
-    That is Quadformer's own training, with the parent as teacher; killed, it goes on.
+    That is Quadformer's own training, with the parent as teacher; killed, it goes on. Its last
+    checkpoint is left for the caller to unlink once it has saved the child.
 
     Args:
         child, parent: on the device of the images.
@@ -117,6 +119,8 @@ def distil_whole(
         log=log,
     )
     trainer.run()
+    save_checkpoint(
+        work / CHECKPOINT, trainer.step, trainer.models, trainer.optimizer, trainer.seconds
+    )
     child.model.eval()
-    (work / CHECKPOINT).unlink(missing_ok=True)
     return trainer.steps

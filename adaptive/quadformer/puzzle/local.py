@@ -27,6 +27,8 @@ from adaptive.quadformer.puzzle.space import ATTENTION, Group
 from adaptive.quadformer.puzzle.trace import Trace
 from adaptive.quadformer.slim import SlimBlock
 
+CHECKPOINT = "checkpoint.safetensors"
+
 Variants = Mapping[tuple[Group, int], SlimBlock]
 """Blocks of one half alone, by group and size."""
 
@@ -100,6 +102,8 @@ def distil(
 ) -> None:
     """Trains variants in place; a training that was killed goes on from its last checkpoint.
 
+    The last one is of the last step, and is left for the caller to unlink once it has saved them.
+
     Args:
         model: the parent, frozen, in evaluation mode.
         variants: on its device.
@@ -123,7 +127,7 @@ def distil(
         weight_decay=0.0,
         fused=images.device.startswith("cuda"),
     )
-    path, first, before = work / "checkpoint.safetensors", 0, 0.0
+    path, first, before = work / CHECKPOINT, 0, 0.0
     if path.is_file():
         first, before = load_checkpoint(path, {"library": everything}, optimizer)
     begun = saved = time.monotonic()
@@ -151,11 +155,11 @@ def distil(
             if (step + 1) % every == 0:
                 log(step=step + 1, tokens=tokens, loss=float(total.detach()) / len(variants))
             stopped, now = stop.asked(), time.monotonic()
-            if stopped or now - saved >= config.checkpoint_seconds:
+            due = now - saved >= config.checkpoint_seconds
+            if stopped or due or step + 1 == config.steps:
                 done = before + now - begun
                 save_checkpoint(path, step + 1, {"library": everything}, optimizer, done)
                 saved = time.monotonic()
             if stopped:
                 break
     everything.requires_grad_(False)
-    path.unlink(missing_ok=True)

@@ -73,9 +73,9 @@ class Run:
         model: Any = self.load_parent().model
         return search_space([block.size for block in model.vit.blocks], self.config.space)
 
-    def tokens(self, ctx: StageContext) -> list[int]:
-        """The numbers of tokens that are searched at; the full grid is the last."""
-        return read_stage(ctx.input("grid"), "grid")["tokens"]
+    def tokens(self, ctx: StageContext, stage: str = "grid") -> list[int]:
+        """The numbers of tokens that a stage chose; the full grid is the last of ``grid``."""
+        return read_stage(ctx.input(stage), stage)["tokens"]
 
     def images(self, ctx: StageContext, split: str, device: str | None = None) -> ImageSet:
         """The images of a split, on the device of a stage; decoded if they have not been."""

@@ -1,8 +1,10 @@
 """``puzzle_vit`` as stages of files.
 
-images, grid (numbers of tokens) -> costs
-                                 -> library -> scores -> search (with costs) -> children -> verify
-                                 -> report
+images, grid (numbers of tokens), bought (further ones, by the budget) -> costs
+grid -> library -> scores (of the grid), scores_bought -> search (with costs) -> children -> verify
+-> report
+
+What is made of the grid alone serves every budget; another one asks for scores of what it buys.
 """
 
 from __future__ import annotations
@@ -38,18 +40,25 @@ def stages(config: PuzzleVitConfig) -> list[Stage]:
     device = resolve_device(config.device)
     timed = [config.evaluate, Origin.here(device, config.evaluate.threads)]
     learned = [config.library, config.augment, config.score.images]
+    scored = [config.score.images, config.score.batch, config.evaluate.amp]
     return [
         Stage("images", partial(work.decode, run), (), [images, parent]),
         Stage(
             "grid",
             partial(work.choose_grid, run),
             ("images",),
-            [config.num_tokens, config.points, config.budget, timed, parent],
+            [config.num_tokens, config.points, parent],
+        ),
+        Stage(
+            "bought",
+            partial(work.add_bought, run),
+            ("images", "grid"),
+            [config.budget, timed, parent],
         ),
         Stage(
             "costs",
             partial(work.price, run),
-            ("images", "grid"),
+            ("images", "grid", "bought"),
             [config.space, config.cost, timed, parent],
         ),
         Stage(
@@ -60,14 +69,20 @@ def stages(config: PuzzleVitConfig) -> list[Stage]:
         ),
         Stage(
             "scores",
-            partial(work.score, run),
+            partial(work.score, run, "grid"),
             ("images", "grid", "library"),
-            [config.score.images, config.score.batch, config.evaluate.amp],
+            scored,
+        ),
+        Stage(
+            "scores_bought",
+            partial(work.score, run, "bought"),
+            ("images", "bought", "library"),
+            scored,
         ),
         Stage(
             "search",
             partial(work.find, run),
-            ("images", "grid", "costs", "scores", "library"),
+            ("images", "costs", "scores", "scores_bought", "library"),
             [config.score, config.search, config.budget, config.baselines, timed],
         ),
         Stage(

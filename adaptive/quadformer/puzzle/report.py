@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adaptive.core import ChoiceProblem
@@ -44,10 +45,11 @@ def write(run: Run, context: StageContext) -> None:
         | {"parent: top-1 (%)": children["parent"]["accuracy"]}
     )
     report.section("One budget, three ways to spend it").table(
-        _rows(found, children, times),
+        _rows(found, children, times, config.score.metric),
         f"Allowed: {1e3 * found['limit']:.3g} ms for {config.evaluate.speed_batch} images. "
         "Loss is predicted from scores of one replacement each, and measured of the whole child "
-        "before its distillation. All were distilled alike; times are measured in turns.",
+        f"before its distillation: {metric}. All were distilled alike; times are measured in "
+        "turns.",
     )
     for kind, reason in found["refused"].items():
         report.text(f"No answer by **{TITLES[kind]}**: {reason}.")
@@ -100,7 +102,7 @@ def write(run: Run, context: StageContext) -> None:
 
 
 def _rows(
-    found: Mapping[str, Any], children: Mapping[str, Any], times: Mapping[str, Any]
+    found: Mapping[str, Any], children: Mapping[str, Any], times: Mapping[str, Any], metric: str
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         {
@@ -112,7 +114,7 @@ def _rows(
         }
     ]
     for kind, answer in found["answers"].items():
-        child, timed = children[kind], times["children"][kind]
+        child, timed, losses = children[kind], times["children"][kind], found["losses"][kind]
         rows.append(
             {
                 "answer": TITLES[kind],
@@ -120,7 +122,8 @@ def _rows(
                 "top-1 (%)": child["accuracy"],
                 "before distillation (%)": child["accuracy.before"],
                 "loss, predicted": answer["loss"],
-                "KL, measured": found["losses"][kind]["kl"],
+                "loss, measured": losses[metric],
+                **({} if metric == "kl" else {"KL, measured (nats)": losses["kl"]}),
                 "latency, predicted (ms)": 1e3 * answer["latency"],
                 "latency, measured (ms)": 1e3 * timed["latency"],
                 "speed-up": timed["speedup"],
@@ -196,17 +199,35 @@ def _scores(report: Report, problems: Mapping[int, ChoiceProblem], metric: str) 
     report.section("Scores")
     for half in (ATTENTION, MLP):
         rows = [g for g, name in enumerate(problem.groups) if name.endswith(half)]
-        labels = max((problem.options[g] for g in rows), key=len)
-        ladders = {
-            label: [problem.loss[g, k] for g in rows if problem.options[g] == labels]
-            for k, label in enumerate(labels)
-            if k
-        }
-        if ladders:
+        if ladders := _ladders(problem, rows):
             report.figure(
                 ladder_plot(ladders, y=metric, x="block", log=False),
                 f"What each option of the {NAMES[half]} costs, replaced alone, at the full grid",
             )
+
+
+def _ladders(problem: ChoiceProblem, rows: Sequence[int]) -> dict[str, list[float]]:
+    """Scores of every option in each group, the largest option first.
+
+    Of a parent that is slim itself blocks differ in their options: NaN where one lacks an option,
+    or has it as its own.
+    """
+    found = [
+        {label: k for k, label in enumerate(problem.options[g]) if k != problem.reference[g]}
+        for g in rows
+    ]
+    params = {
+        label: problem.cost["params"][g, k]
+        for g, options in zip(rows, found, strict=True)
+        for label, k in options.items()
+    }
+    return {
+        label: [
+            float(problem.loss[g, options[label]]) if label in options else math.nan
+            for g, options in zip(rows, found, strict=True)
+        ]
+        for label in sorted(params, key=lambda label: -params[label])
+    }
 
 
 def _baselines(found: Mapping[str, Any], metric: str) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from adaptive.quadformer.puzzle.config import ANSWERS, ARCHITECTURE, JOINT, TOKE
 from adaptive.quadformer.puzzle.problems import untouched
 from adaptive.quadformer.puzzle.settings import SearchConfig
 
-NUMBERS = 4  # of tokens, whose answers are checked on the device
+NUMBERS = 4  # of tokens, whose answers are found to keep the budget, before the best is taken
 
 Measure = Callable[[int, np.ndarray], float]
 """(tokens, choice without the group of the tokens) to measured seconds."""
@@ -80,32 +80,36 @@ def answers(
         measure: checks an answer on the device; None: nothing is.
 
     Raises:
-        InfeasibleError: not even both together meet the budget, or are found to when timed.
+        InfeasibleError: nothing meets the budget, or is found to when timed.
     """
     found: dict[str, Answer] = {}
-    refused: dict[str, str] = {}
+    refused: dict[str, InfeasibleError] = {}
     promised: dict[str, bool] = {}
     check = None if measure is None else lambda n, choice: measure(n, choice[1:])
     for kind, allowed in kinds(problems).items():
         try:
             best = _checked(allowed, limit, config, check)
         except InfeasibleError as error:
-            refused[kind] = _refusal(error)
-            if kind == JOINT:
-                raise InfeasibleError(
-                    f"budget.latency: {refused[kind]}; allow more, or list fewer tokens in "
-                    "num_tokens and cheaper options in space",
-                    resource=error.resource,
-                    limit=error.limit,
-                    reachable=error.reachable,
-                ) from None
+            refused[kind] = error
             continue
         measured = None if best.promise is None else best.promise["measured"]
         found[kind] = _answer(best.batch, best.allocation, measured)
         promised[kind] = best.met
-    kept = [kind for kind in found if promised[kind]] or [JOINT]
+    if not found:
+        error = refused[JOINT]
+        raise InfeasibleError(
+            f"budget.latency: {error}; allow more, or list fewer tokens in num_tokens and cheaper "
+            "options in space",
+            resource=error.resource,
+            limit=error.limit,
+            reachable=error.reachable,
+        )
+    # Where all that both together promised was too slow, there may still be one of the others.
+    refused.pop(JOINT, None)
+    kept = [kind for kind in found if promised[kind]] or ([JOINT] if JOINT in found else [*found])
     found[JOINT] = found[min(kept, key=lambda kind: (found[kind].loss, kind != JOINT))]
-    return {kind: found[kind] for kind in ANSWERS if kind in found}, refused
+    reasons = {kind: str(error) for kind, error in refused.items()}
+    return {kind: found[kind] for kind in ANSWERS if kind in found}, reasons
 
 
 def baseline_choices(
@@ -197,40 +201,59 @@ def _checked(
     """The best answer that keeps the budget where it is measured.
 
     A price may be off at one number of tokens and right at another, so each of the most promising
-    numbers is searched and checked by itself, until none is left that promises less loss.
+    numbers is searched and checked by itself, until none is left that promises less loss, or
+    ``NUMBERS`` of them have kept the budget.
+
+    Raises:
+        InfeasibleError: none is predicted to keep it, or none does; without the name of a setting.
     """
     budget = Budget({"latency": limit})
     rows = [row for row in best_by_tokens(allowed, limit, config) if row["least"] is not None]
     if check is None or not rows:
-        return search(dict(allowed), budget, config)
+        try:
+            return search(dict(allowed), budget, config)
+        except InfeasibleError as error:
+            reason = f"the least latency in reach is {_time(error.reachable, 'up')}"
+            raise _refusal(reason, limit, error.reachable) from None
+    timed: list[float] = []
+
+    def measure(tokens: int, choice: np.ndarray) -> float:
+        timed.append(check(tokens, choice))
+        return timed[-1]
+
     best: Found | None = None
-    refusal: InfeasibleError | None = None
-    for row in sorted(rows, key=lambda row: row["least"])[:NUMBERS]:
-        if best is not None and best.met and best.allocation.loss <= row["least"]:
+    met = 0
+    for row in sorted(rows, key=lambda row: row["least"]):
+        if met == NUMBERS or (
+            best is not None and best.met and best.allocation.loss <= row["least"]
+        ):
             break
         number = row["tokens"]
         try:
-            found = search({number: allowed[number]}, budget, config, check, config.tighten)
-        except InfeasibleError as error:  # what it takes to keep the budget there is out of reach
-            refusal = refusal or error
+            found = search({number: allowed[number]}, budget, config, measure, config.tighten)
+        except InfeasibleError:  # what it takes to keep the budget there is out of reach
             continue
+        met += found.met
         better = best is None or (found.met, -found.allocation.loss) > (
             best.met,
             -best.allocation.loss,
         )
         best = found if better else best
     if best is None:
-        assert refusal is not None
-        raise refusal
+        least = _time(min(timed), "up")
+        reason = f"what was predicted to keep the budget took {least} or more when timed"
+        raise _refusal(reason, limit, min(timed))
     return best
 
 
-def _refusal(error: InfeasibleError) -> str:
-    least, allowed = (
-        format_quantity(value, "latency", toward=toward)
-        for value, toward in ((error.reachable, "up"), (error.limit, "down"))
-    )
-    return f"the least latency in reach is {least}, and {allowed} are allowed"
+def _refusal(reason: str, limit: float, reachable: float) -> InfeasibleError:
+    """Of the limit that was asked for, whatever a search had tightened it to."""
+    said = f"{reason}, and {_time(limit, 'down')} are allowed"
+    return InfeasibleError(said, resource="latency", limit=limit, reachable=reachable)
+
+
+def _time(seconds: float, toward: Literal["up", "down"]) -> str:
+    return format_quantity(seconds, "latency", toward=toward)
 
 
 def _answer(tokens: int, allocation: Allocation, measured: float | None) -> Answer:

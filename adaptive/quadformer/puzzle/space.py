@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from adaptive.quadformer.puzzle.settings import SpaceConfig
 
@@ -72,11 +71,6 @@ def block_sizes(space: Sequence[Group], choice: Sequence[int]) -> list[list[int]
     """
     chosen = [group.sizes[k] for group, k in zip(space, choice, strict=True)]
     return [list(pair) for pair in zip(chosen[::2], chosen[1::2], strict=True)]
-
-
-def half_state(state: dict[str, Any], half: str) -> dict[str, Any]:
-    """The part of a block's state dict that belongs to one half."""
-    return {name: value for name, value in state.items() if name.startswith(HALVES[half])}
 
 
 def _ladder(own: int, smaller: Sequence[int], no_op: bool) -> tuple[int, ...]:

@@ -25,8 +25,10 @@ from adaptive.quadformer.puzzle.parent import Run
 from adaptive.quadformer.puzzle.problems import absolute, problem_at
 from adaptive.quadformer.puzzle.score import Scores, measured_loss, score_at
 from adaptive.quadformer.puzzle.verify import time_children
+from adaptive.quadformer.train.trainer import CHECKPOINT
 
 ABOUT = "about.json"  # of a child
+SCORES = "scores_{}.json"  # at a number of tokens
 NEARBY = 0.93  # of the tokens that a latency buys: searched at, too, as clocks are not exact
 
 
@@ -40,7 +42,7 @@ def decode(run: Run, ctx: StageContext) -> None:
 
 
 def choose_grid(run: Run, ctx: StageContext) -> None:
-    """The numbers of tokens to search at; among them, what the budget buys the parent itself."""
+    """The numbers of tokens that the library is made for, whatever the budget."""
     model, config = run.model(ctx), run.config
     feasible = list(model.geometry.feasible())
     wanted = set(config.num_tokens)
@@ -49,6 +51,13 @@ def choose_grid(run: Run, ctx: StageContext) -> None:
     if not wanted:
         steps = np.linspace(0, len(feasible) - 1, min(config.points, len(feasible)))
         wanted = {feasible[round(step)] for step in steps}
+    atomic_write_json(ctx.dir / "grid.json", {"tokens": sorted(wanted | {feasible[-1]})})
+
+
+def add_bought(run: Run, ctx: StageContext) -> None:
+    """Further numbers of tokens to search at: what the budget buys the parent itself, and near."""
+    model, config = run.model(ctx), run.config
+    wanted: set[int] = set()
     try:
         bought = tokens_for(
             model,
@@ -56,10 +65,11 @@ def choose_grid(run: Run, ctx: StageContext) -> None:
             batch=config.evaluate.speed_batch,
             settings=config.evaluate,
         ).tokens
-        wanted |= {bought, model.geometry.nearest(NEARBY * bought)}
+        wanted = {bought, model.geometry.nearest(NEARBY * bought)}
     except UserError as error:
-        say(f"[grid] no number of tokens meets the budget alone: {error}")
-    atomic_write_json(ctx.dir / "grid.json", {"tokens": sorted(wanted | {feasible[-1]})})
+        say(f"[bought] no number of tokens meets the budget alone: {error}")
+    more = sorted(wanted - set(run.tokens(ctx)))
+    atomic_write_json(ctx.dir / "bought.json", {"tokens": more})
 
 
 def price(run: Run, ctx: StageContext) -> None:
@@ -67,7 +77,7 @@ def price(run: Run, ctx: StageContext) -> None:
     found = measure_costs(
         run.model(ctx),
         run.space(),
-        run.tokens(ctx),
+        sorted({*run.tokens(ctx), *run.tokens(ctx, "bought")}),
         run.clock(ctx),
         run.config.cost,
         run.config.evaluate,
@@ -85,13 +95,13 @@ def price(run: Run, ctx: StageContext) -> None:
     )
 
 
-def score(run: Run, ctx: StageContext) -> None:
-    """Scores every option at every number of tokens, one file each."""
-    images, config, tokens = run.images(ctx, "train"), run.config.score, run.tokens(ctx)
+def score(run: Run, chosen: str, ctx: StageContext) -> None:
+    """Scores every option at every number of tokens that a stage chose, one file each."""
+    images, config, tokens = run.images(ctx, "train"), run.config.score, run.tokens(ctx, chosen)
     index_N = run.parts(images).score
     model, space, library = run.model(ctx), run.space(), run.library(ctx)
     for number in ctx.track(tokens, len(tokens), "scoring", unit="number of tokens"):
-        path = ctx.dir / f"scores_{number}.json"
+        path = ctx.dir / SCORES.format(number)
         if not path.is_file():
             batches = plain_batches(images, index_N, config.batch, model)
             amp = run.config.evaluate.amp
@@ -103,9 +113,11 @@ def find(run: Run, ctx: StageContext) -> None:
     """Tokens alone, architecture alone and both, at one budget; frontiers; baselines."""
     config, model, space = run.config, run.model(ctx), run.space()
     costs = [Costs(**entry) for entry in read_stage(ctx.input("costs"), "costs")["costs"]]
+    files = [*ctx.input("scores").iterdir(), *ctx.input("scores_bought").iterdir()]
+    scores = {path.name: path for path in files}
     problems = {
         at.tokens: problem_at(
-            space, Scores.load(ctx.input("scores") / f"scores_{at.tokens}.json"), at, config.score
+            space, Scores.load(scores[SCORES.format(at.tokens)]), at, config.score
         )
         for at in costs
     }
@@ -173,6 +185,7 @@ def make_children(run: Run, ctx: StageContext) -> None:
             if not (home / ABOUT).is_file():  # written last
                 home.mkdir(exist_ok=True)
                 _make_child(run, ctx, kind, found[kind], train, valid)
+            (home / CHECKPOINT).unlink(missing_ok=True)  # what was trained is saved
             rows[kind] = json.loads((home / ABOUT).read_text(encoding="utf-8"))
         told = ("accuracy", "accuracy.before", "gmacs", "params")
         ctx.summary({f"{kind}.{name}": rows.get(kind, {}).get(name) for name in told})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,6 +21,7 @@ from adaptive.core.report import (
     picture_plot,
     predicted_measured_plot,
 )
+from adaptive.core.report.labels import label
 from adaptive.core.report.spots import MOST, overlay, spot, spots_of
 from adaptive.core.report.style import PHONE, canvas, house_style, narrow_svg, to_svg
 
@@ -144,3 +147,15 @@ def test_a_figure_of_one_column_is_drawn_again_for_a_phone_and_is_left_as_it_was
     assert svg is not None and f"width:{round(PHONE * 96)}px" in svg
     assert figure.get_size_inches()[0] == 4
     assert narrow_svg(canvas(columns=2)[0], "p") is None
+
+
+def test_a_figure_with_places_and_names_is_freed():
+    figure, axes = canvas()
+    axes.plot([1, 2], [1, 2])
+    spot(axes, 1, 1, "a place")
+    label(axes, 1, 1, "a name")
+    to_svg(figure, "f")
+    gone = weakref.ref(figure)
+    del figure, axes
+    gc.collect()
+    assert gone() is None

@@ -12,16 +12,17 @@ from tiny_vit_puzzle import make_parent
 
 from adaptive.quadformer.models import load_trained, save_trained
 from adaptive.quadformer.puzzle import local
-from adaptive.quadformer.puzzle.children import hollow, realise
+from adaptive.quadformer.puzzle.children import distil_whole, hollow, realise
 from adaptive.quadformer.puzzle.images import Augmented, Parts, plain_batches
 from adaptive.quadformer.puzzle.initialise import block_moments, variant
 from adaptive.quadformer.puzzle.library import Library, VariantRecord
 from adaptive.quadformer.puzzle.score import measured_loss, repaired, score_at
-from adaptive.quadformer.puzzle.settings import LibraryConfig, SpaceConfig
+from adaptive.quadformer.puzzle.settings import GlobalConfig, LibraryConfig, SpaceConfig
 from adaptive.quadformer.puzzle.space import search_space
 from adaptive.quadformer.puzzle.trace import Trace, kl
 from adaptive.quadformer.settings import AugmentConfig
 from adaptive.quadformer.slim import slim_blocks
+from adaptive.quadformer.train.trainer import Trainer
 
 TOKENS = (7, 10, 16)
 GRID = 16
@@ -197,7 +198,7 @@ def test_local_distillation_lowers_every_loss_and_leaves_the_parent(world, tmp_p
     )
     found = losses()
     assert all(found[key] < start[key] for key in start)
-    assert len(records) == 40 and not list(tmp_path.iterdir())
+    assert len(records) == 40
     for name, weight in world.model.state_dict().items():
         assert torch.equal(weight, before[name])
 
@@ -228,9 +229,31 @@ def test_a_distillation_that_was_killed_goes_on_to_the_same_weights(world, tmp_p
         run(parts, tmp_path / "b", track=until(4))
     parts = copies(world)
     run(parts, tmp_path / "b")
+    # Also where the kill came before they were saved: nothing is trained again.
+    parts = copies(world)
+    run(parts, tmp_path / "b", track=until(0))
     for key, half in whole.items():
         for name, weight in half.state_dict().items():
             assert torch.equal(weight, parts[key].state_dict()[name]), (key, name)
+
+
+def test_a_child_that_was_not_saved_yet_is_not_trained_again(world, tmp_path, monkeypatch):
+    own, config = [0] * len(world.space), GlobalConfig(epochs=1, batch=8, warmup_epochs=0)
+    options = {"amp": False, "compiled": False, "seed": 0, "log": lambda **_: None}
+
+    def train():
+        child = realise(world.parent, world.library, world.space, own, 7)
+        given = (child, world.parent, make_images(24), 7, config, AugmentConfig(), tmp_path)
+        assert distil_whole(*given, **options) == 3
+        return child.model.state_dict()
+
+    def refuse(*_):
+        raise AssertionError("trained again")
+
+    first = train()
+    monkeypatch.setattr(Trainer, "update", refuse)
+    for name, weight in train().items():
+        assert torch.equal(weight, first[name]), name
 
 
 def test_the_parts_of_the_training_set_are_apart():

@@ -29,13 +29,15 @@ CONFIG = SearchConfig(gap=0.0, solver="exhaustive")
 RAW = ScoreConfig(isotonic=False)
 
 
-def made(seed: int, config: ScoreConfig = RAW) -> dict[int, ChoiceProblem]:
+def made(
+    seed: int, config: ScoreConfig = RAW, grid: tuple[int, ...] = GRID
+) -> dict[int, ChoiceProblem]:
     """Problems of random scores; prices rise with tokens and sizes, some scores are negative."""
     chance = np.random.default_rng(seed)
     problems = {}
-    for tokens in GRID:
+    for tokens in grid:
         values = [[0.0, *chance.normal(0.2, 0.3, len(g.sizes) - 1)] for g in SPACE]
-        base = 0.0 if tokens == GRID[-1] else float(chance.uniform(0, 0.5))
+        base = 0.0 if tokens == grid[-1] else float(chance.uniform(0, 0.5))
         scores = Scores(tokens, 8, {"kl": base, "accuracy": 1.0}, {"kl": values})
         seconds = [[tokens * size / group.sizes[0] for size in group.sizes] for group in SPACE]
         params = [list(group.sizes) for group in SPACE]
@@ -113,6 +115,52 @@ def test_a_number_of_tokens_that_takes_longer_than_promised_gives_way_to_another
     others = {n: problem for n, problem in problems.items() if n != unchecked.tokens}
     assert found.loss == pytest.approx(everything(others, limit))
     assert found.measured <= limit * 1.003
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_numbers_of_tokens_are_tried_until_one_keeps_the_budget(seed):
+    """However many that promise less loss turn out too slow."""
+    problems = made(seed, grid=(16, 20, 24, 28, 32, 36, 64))
+    limit = 0.3 * problems[64].reference_cost["latency"]
+    rows = [row for row in best_by_tokens(problems, limit, CONFIG) if row["least"] is not None]
+    last = max(rows, key=lambda row: row["least"])
+    assert len(rows) > 5
+
+    def measure(tokens, choice):
+        factor = 1.0 if tokens == last["tokens"] else 1e3
+        return factor * problems[tokens].total([0, *choice])["latency"]
+
+    found = answers(problems, limit, SearchConfig(gap=0.0), measure)[0]["joint"]
+    assert found.tokens == last["tokens"] and found.loss == pytest.approx(last["least"])
+
+
+def test_where_both_together_are_too_slow_tokens_alone_are_the_answer():
+    """Every slim choice takes a thousand times as long, and each number of tokens asks for one."""
+    problems = made(1)
+    limit = 0.5 * problems[64].reference_cost["latency"]
+
+    def measure(tokens, choice):
+        factor = 1e3 if np.any(choice) else 1.0
+        return factor * problems[tokens].total([0, *choice])["latency"]
+
+    for tokens, problem in problems.items():
+        own = problem.total_loss([0] * 5)
+        assert everything({tokens: problem}, limit) < own
+    found, refused = answers(problems, limit, SearchConfig(gap=0.0), measure)
+    assert found["joint"] == found["tokens"] and found["tokens"].measured <= limit
+    assert set(found) == {"joint", "tokens"} and set(refused) == {"architecture"}
+
+
+def test_what_is_too_slow_when_timed_is_told_by_the_limit_that_was_asked_for():
+    problems = made(1)
+
+    def measure(tokens, choice):
+        return 1e3 * problems[tokens].total([0, *choice])["latency"] + 5000
+
+    with pytest.raises(InfeasibleError) as error:
+        answers(problems, 70.0, SearchConfig(gap=0.0), measure)
+    assert "or more when timed, and 70 s are allowed; allow more" in str(error.value)
+    assert error.value.limit == 70.0 and error.value.reachable > 5000
 
 
 def test_a_budget_out_of_reach_names_what_can_be_had():
