@@ -22,27 +22,23 @@ from adaptive.core.run.launch import LAUNCHERS, LauncherConfig
 from adaptive.core.run.launch.job import Job, command, this_program
 from adaptive.core.run.launch.run import run_jobs
 from adaptive.core.run.sweep import SWEEP, hydra_value
+from hydra_plugins.adaptive_launcher import CommandLauncher
 
-PLUGIN = "hydra_plugins.adaptive_launcher.CommandLauncher"
+PLUGIN = f"{CommandLauncher.__module__}.{CommandLauncher.__qualname__}"
 
-# A recipe may choose a cluster, and then each run would be a sweep of its own.
-ONE_RUN = ("hydra.mode=RUN",)
+# The command or its recipe chooses a cluster, and then each run would be a sweep of its own. The
+# choice itself stays: a recipe's settings of a launcher fit no other.
+ONE_RUN = "hydra.mode=RUN"
 
 # Overrides that the launching process needs and its runs do not.
-OF_THE_SWEEP = (
-    "hydra/launcher",
-    "hydra.launcher",
-    "hydra/sweeper",
-    "hydra.sweep",
-    "hydra.mode",
-    "hydra.run",
-)
+OF_THE_SWEEP = ("hydra.mode", "hydra.run", "hydra.sweep.")
 
 
 def register_launchers() -> None:
     """Makes every launcher a choice of the group ``hydra/launcher``."""
-    # First, as a published plug-in may store a launcher of the same name.
-    Plugins.instance()
+    # First, as a published plug-in may store a launcher of the same name. Hydra looks for plug-ins
+    # in directories, and so finds none of an editable installation.
+    Plugins.instance().register(CommandLauncher)
     store = ConfigStore.instance()
     for name in LAUNCHERS:
         node = OmegaConf.structured(LAUNCHERS[name][0])
@@ -86,9 +82,8 @@ def launch(
         directory = Path(os.path.relpath(home))
         if SWEEP.wanted(directory, lambda c=composed: _experiment(c)) is None:
             continue
-        own = [override for override in overrides if not override.startswith("cluster=")]
         place = f"hydra.run.dir={hydra_value(str(directory))}"
-        arguments = [*where, *own, *shared, *ONE_RUN, place]
+        arguments = [*where, *overrides, *shared, ONE_RUN, place]
         wanted[directory] = Job(
             str(directory), command(this_program(), arguments, launcher.processes)
         )

@@ -20,6 +20,7 @@ from adaptive.core.run.commandline import FAILED, flags, single, told
 from adaptive.core.run.launch.job import end_with_parent
 from adaptive.core.run.ranks import no_teardown, rank_of_environment
 from adaptive.core.run.sweep import SWEEP
+from adaptive.launcher import ONE_RUN
 
 
 @hydra.main(version_base="1.3", config_path="pkg://adaptive.conf", config_name="config")
@@ -43,7 +44,7 @@ def app(composed: DictConfig) -> None:
 def following(arguments: list[str]) -> None:
     """Takes part, as one of several processes, in the run that the main one directs."""
     sweeps = [a for a in arguments if a in ("-m", "--multirun") or a.startswith("cluster=")]
-    if sweeps:
+    if sweeps and ONE_RUN not in arguments:
         raise UserError(f"several processes share one run, not a sweep: leave {sweeps[0]} out")
     config_dir, others = own_recipes(arguments)
     names = [other for other in others if other.startswith("+exp=")]

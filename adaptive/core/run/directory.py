@@ -33,6 +33,10 @@ from adaptive.core.run.tracking import Tracking
 REPORT = "report.html"
 
 
+class DoneBeforeError(Exception):
+    """The very run that was to begin has ended well."""
+
+
 @dataclass(frozen=True)
 class RunDir:
     """Paths and writers of one run.
@@ -65,14 +69,21 @@ class RunDir:
 
     @contextlib.contextmanager
     def opened(
-        self, config: TaskConfig, command: str, overrides: Sequence[str] = ()
+        self,
+        config: TaskConfig,
+        command: str,
+        overrides: Sequence[str] = (),
+        unless_done: bool = False,
     ) -> Iterator[None]:
         """Holds the directory for a run of ``config``, and writes what is known at its start.
 
         Raises:
+            DoneBeforeError: it is done, and ``unless_done`` is set.
             UserError: another process is in the directory, or it holds another experiment.
         """
         with locked(self.path):
+            if unless_done and is_done(self.path, config):
+                raise DoneBeforeError
             self._refuse_other_experiment(config)
             sweep_temporaries(self.path)
             plain = to_plain(config)

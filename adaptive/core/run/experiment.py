@@ -72,7 +72,12 @@ class Experiment:
         """The stages that :meth:`run` goes through."""
         return TASKS[self.config.task].stages(self.config)
 
-    def run(self, dir: str | Path | None = None, ranks: Ranks | None = None) -> Result:
+    def run(
+        self,
+        dir: str | Path | None = None,
+        ranks: Ranks | None = None,
+        unless_done: bool = False,
+    ) -> Result:
         """Runs, or resumes, the experiment and prints its table of results.
 
         Started by ``torchrun``, the processes share the work; the main one's ``dir`` counts.
@@ -81,8 +86,10 @@ class Experiment:
             dir: run directory; ``runs/NAME/<time>`` when left out.
             ranks: the processes that share the work; None asks the environment. A run inside a
                 stage of another has the processes of that stage.
+            unless_done: do not go through the stages of a run that has ended well.
 
         Raises:
+            DoneBeforeError: it has, and ``unless_done`` is set.
             UserError: a mistake in the configuration or in what it points to.
         """
         if dir is None:
@@ -98,7 +105,7 @@ class Experiment:
             return Result.read(dir)
         with full_disk_told(Path(dir)):
             run = RunDir(Path(dir))
-            with run.opened(self.config, self.command, self.overrides):
+            with run.opened(self.config, self.command, self.overrides, unless_done):
                 with failures_recorded(run):  # stages may look at files already
                     stages = self.stages()
                 config = self.config

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from adaptive.core.errors import UserError
 from adaptive.core.run.atomic import flat, to_plain
-from adaptive.core.run.directory import RunDir, is_done, read_status
+from adaptive.core.run.directory import DoneBeforeError, RunDir, is_done, read_status
 from adaptive.core.run.experiment import Experiment
 from adaptive.core.run.failure import explain
 from adaptive.core.run.lock import InUseError, holder, wait_until_free
@@ -67,8 +67,10 @@ class Sweep:
         try:
             experiment = self.wanted(directory, composed)
             if experiment is not None:
-                experiment.run(directory)
+                experiment.run(directory, unless_done=True)
                 self.ended(directory, DONE)
+        except DoneBeforeError:  # by another launch, since we looked
+            self.ended(directory, KEPT)
         except InUseError as error:
             say(f"{error.args[0].partition(':')[0]}, which goes first")
             self._postponed[directory] = composed

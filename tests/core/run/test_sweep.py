@@ -175,3 +175,12 @@ def test_a_sweep_that_is_done_imports_nothing_heavy(tmp_path):
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.endswith("False\n") and again.stderr.count(": done before") == 2
+
+
+def test_a_run_that_another_launch_has_ended_meanwhile_is_not_begun_again(tmp_path, monkeypatch):
+    sweep = Sweep()
+    monkeypatch.setattr(sweep, "wanted", lambda directory, composed: composed())  # it looked early
+    sweep.run(tmp_path / "one", experiment)
+    sweep.run(tmp_path / "one", experiment)
+    assert sweep.outcomes == {tmp_path / "one": "done before"}
+    assert json.loads((tmp_path / "one/run.json").read_text())["attempts"] == 1

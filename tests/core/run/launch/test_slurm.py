@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -183,7 +182,7 @@ def test_a_job_that_is_killed_and_requeued_goes_on_where_it_was(cluster, blow):
 def test_jobs_outlive_the_launching_process_and_are_not_submitted_again(cluster):
     first = cluster.sweep("offset=1,2", "pause=3")  # longer than it takes to come back
     wait_for(lambda: cluster.begun("1000_0"), first)
-    first.send_signal(signal.SIGINT)
+    first.terminate()  # as Ctrl-C does, which jobs in the background do not hear
     _, err = first.communicate(timeout=60)
     assert first.returncode == 130
     assert "jobs 1000_0, 1000_1 go on without this process" in err
