@@ -1,13 +1,16 @@
 """What each part of Puzzle is worth: one parent, one thing changed at a time.
 
     python experiments/puzzle_ablations.py run --recipe puzzle_small --dir runs/ablations
+    python experiments/puzzle_ablations.py join ONE.json OTHER.json
     python experiments/puzzle_ablations.py page
 
 ``run`` goes through the cells below and adds each to ``experiments/results/puzzle_ablations.json``
 as soon as it is done; started again, it goes on with those that are missing (``--studies`` picks,
 ``--seconds`` stops in time, trailing overrides go to every run). Cells that share a library are
-runs in one directory, so it is made once. ``page`` writes ``experiments/puzzle_ablations.md`` from
-that file: tables, and for each direction that the paper reports whether it holds here.
+runs in one directory, so it is made once. Seeds share nothing, so several processes can share a
+GPU, each with ``--seeds`` and an ``--out`` of its own; ``join`` makes their files one. ``page``
+writes ``experiments/puzzle_ablations.md`` from that file: tables, and for each direction that the
+paper reports whether it holds here.
 """
 
 from __future__ import annotations
@@ -165,6 +168,26 @@ KEPT = ("child.", "baseline.", "parent.", "speedup.", "library.loss", "additivit
 
 def _kept(key: str) -> bool:
     return key.startswith(KEPT) or key in ("scores.repaired", "rounds", "search.status")
+
+
+def join(paths: Sequence[Path]) -> dict[str, Any]:
+    """The cells of several records of one command on one device.
+
+    Raises:
+        UserError: they are of different commands or devices, or have a cell in common.
+    """
+    first, *others = map(read, paths)
+    for path, other in zip(paths[1:], others, strict=True):
+        for what, one, its in (
+            ("command", first["command"], other["command"]),
+            ("device", *(r["environment"].get("device") for r in (first, other))),
+        ):
+            if one != its:
+                raise UserError(f"{path}: its {what} is {its}, that of {paths[0]} is {one}")
+        if both := first["cells"].keys() & other["cells"].keys():
+            raise UserError(f"{path}: {min(both)} is in another file too: give each cell once")
+        first["cells"] |= other["cells"]
+    return first
 
 
 # --- the page ---
@@ -356,6 +379,9 @@ def main(argv: list[str] | None = None) -> None:
     running.add_argument("--commit", help="what is measured, where there is no git")
     running.add_argument("--out", type=Path, default=RESULTS)
     running.add_argument("overrides", nargs="*", help="of every run")
+    joining = verbs.add_parser("join", help="make several files of results one")
+    joining.add_argument("files", nargs="+", type=Path)
+    joining.add_argument("--out", type=Path, default=RESULTS)
     writing = verbs.add_parser("page", help="write the page from the results")
     writing.add_argument("--results", type=Path, default=RESULTS)
     writing.add_argument("--out", type=Path, default=PAGE)
@@ -363,6 +389,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if arguments.what == "run":
             run(arguments)
+            return
+        if arguments.what == "join":
+            atomic_write_json(arguments.out, join(arguments.files))
+            print(arguments.out)
             return
         record = read(arguments.results)
     except UserError as error:

@@ -79,11 +79,11 @@ def runs(monkeypatch):
     return done
 
 
-def start(tmp_path, *more):
+def start(tmp_path, *more, seed=0, out="results.json"):
     """The script's first verb, with its files in a directory of the test."""
-    files = ["--dir", str(tmp_path / "runs"), "--out", str(tmp_path / "results.json")]
-    ablations.main(["run", "--recipe", "puzzle_tiny", *files, "--seeds", "0", *more])
-    return json.loads((tmp_path / "results.json").read_text())
+    files = ["--dir", str(tmp_path / "runs"), "--out", str(tmp_path / out)]
+    ablations.main(["run", "--recipe", "puzzle_tiny", *files, "--seeds", str(seed), *more])
+    return json.loads((tmp_path / out).read_text())
 
 
 def test_what_is_done_is_not_done_again(tmp_path, runs):
@@ -113,6 +113,19 @@ def test_the_page_says_what_was_found(tmp_path, runs):
     # A space from which no child reaches the budget has no numbers.
     assert "| no-op only | - | - | - | - |" in text
     assert record["cells"]["space/no-op only/1.75x/0"]["summary"] == {"error": "out of reach"}
+
+
+def test_seeds_measured_apart_are_joined(tmp_path, runs):
+    one, other, both = (str(tmp_path / name) for name in ("one", "other", "both"))
+    start(tmp_path, "--studies", "rounds", out="one")
+    start(tmp_path, "--studies", "rounds", seed=1, out="other")
+    ablations.main(["join", one, other, "--out", both])
+    assert len(json.loads((tmp_path / "both").read_text())["cells"]) == 4
+    with pytest.raises(SystemExit, match="one: rounds/1/2.5x/0 is in another file too"):
+        ablations.main(["join", both, one, "--out", both])
+    start(tmp_path, "--studies", "rounds", "--", "gkd.tokens=1", out="changed")
+    with pytest.raises(SystemExit, match="changed: its command is .*gkd.tokens=1, that of .*other"):
+        ablations.main(["join", other, str(tmp_path / "changed"), "--out", both])
 
 
 @pytest.mark.parametrize(
