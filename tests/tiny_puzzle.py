@@ -70,7 +70,7 @@ def blocks_of(layers: list[tuple[dict, dict]]) -> list[BlockOption]:
 # Runs of the recipe on this parent that time nothing: prices are a roofline's.
 ROOFLINE = (
     "device=cpu",
-    "data.batch_size=32",
+    "data.batch=32",
     "workload.batch=2",
     "workload.prompt=16",
     "space.kv_heads=[1]",

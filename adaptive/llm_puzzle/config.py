@@ -112,16 +112,16 @@ class PuzzleConfig(TaskConfig):
             "gkd.checkpoint_seconds": self.gkd.checkpoint_seconds,
             "evaluate.positions": self.evaluate.positions,
             "workload.output": self.workload.output,
-            "verify.tighten": self.verify.tighten,
+            "search.tighten": self.search.tighten,
             "search.interactions": self.search.interactions,
             "search.fuse_limit": self.search.fuse_limit,
         }
         for key, value in counts.items():
             if value < 0:
                 raise UserError(f"{key}={value} must not be negative")
-        for batch in self.search.batch_sizes or ():
+        for batch in self.search.batches or ():
             if batch < 1:
-                raise UserError(f"search.batch_sizes: {batch} must be at least 1")
+                raise UserError(f"search.batches: {batch} must be at least 1")
         for name in self.baselines:
             one_of("baselines", name, tuple(BASELINES))
         positive = {
@@ -131,13 +131,13 @@ class PuzzleConfig(TaskConfig):
             "rehearsal.score_tokens": self.rehearsal.score_tokens,
             "rehearsal.gpus": min(self.rehearsal.gpus, default=0),
             "data.validation_tokens": self.data.validation_tokens,
-            "data.batch_size": self.data.batch_size,
-            "distill.batch_size": self.distill.batch_size,
+            "data.batch": self.data.batch,
+            "distill.batch": self.distill.batch,
             "distill.coupled_pairs": self.distill.coupled_pairs,
             "score.tokens": self.score.tokens,
             "workload.batch": self.workload.batch,
             "workload.prompt": self.workload.prompt,
-            "gkd.batch_size": self.gkd.batch_size,
+            "gkd.batch": self.gkd.batch,
             "search.rounds": self.search.rounds,
             "search.n_solutions": self.search.n_solutions,
             "evaluate.batch_tokens": self.evaluate.batch_tokens,
@@ -206,9 +206,9 @@ class PuzzleConfig(TaskConfig):
                 f"score.metric={self.score.metric} is not in a library of "
                 f"library={self.library.source}, choose one of {', '.join(RELEASED_METRICS)}"
             )
-        if released and self.search.batch_sizes:
+        if released and self.search.batches:
             raise UserError(
-                f"search.batch_sizes={self.search.batch_sizes} cannot be tried with "
+                f"search.batches={self.search.batches} cannot be tried with "
                 f"library={self.library.source}, which was measured at one batch size: set it to "
                 "null"
             )

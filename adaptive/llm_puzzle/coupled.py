@@ -131,11 +131,11 @@ def reduce(run: Puzzle, ctx: StageContext) -> None:
     scores = scored.repaired(run.space, metric, config.search.isotonic).scores
     problems = deploy.restricted(
         run,
-        {b: deploy.pricing_of(run, latency, b).problem(scores, metric) for b in run.batch_sizes},
+        {b: deploy.pricing_of(run, latency, b).problem(scores, metric) for b in run.batches},
     )
     budget = Budget(config.budget.limits())
     check = deploy.checker(run, ctx, problems, table, [])
-    found = search_child(problems, budget, config.search, check, config.verify.tighten)
+    found = search_child(problems, budget, config.search, check, config.search.tighten)
     points = latency_points(found.problem, config.search.frontier, config.search, budget)
     others = [allocation.choice for _, allocation, _ in points if allocation is not None]
     chosen = found.allocation.choice

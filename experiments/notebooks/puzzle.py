@@ -66,7 +66,7 @@ torch.manual_seed(0)
 
 # %%
 parent = load_parent("zoo:llama-tiny", torch.device("cpu"), torch.float32)
-rows = Rows.concatenate(list(sample_rows(parent.model, length=128, tokens=12_000, batch_size=64)))
+rows = Rows.concatenate(list(sample_rows(parent.model, length=128, tokens=12_000, batch=64)))
 held = rows.first(2048)
 train = rows.select(torch.arange(len(held), len(rows)))
 print(f"{train.tokens} tokens to train on, {held.tokens} held out")
@@ -93,9 +93,7 @@ print(f"{len(space)} layers x {len(space[0].blocks)} blocks make {children:.1e} 
 # %%
 library = Library(work / "library")
 wanted = [layer.variants for layer in space]
-build_variants(
-    parent.model, wanted, train, DistillConfig(tokens=2048), library, seed=0, batch_size=128
-)
+build_variants(parent.model, wanted, train, DistillConfig(tokens=2048), library, seed=0, batch=128)
 print("layer 3:   paper's start, ridge, trained")
 for record in library.records(space):
     if record.layer == 3:

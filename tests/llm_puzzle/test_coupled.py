@@ -40,7 +40,7 @@ NO_FFN = BlockOption(AttentionOption("gqa", 1), FFNOption("no_op"))
 NO_ATTENTION = BlockOption(AttentionOption("no_op"), FFNOption("linear"))
 WANTED = [[NARROW, NO_FFN], [], [LINEAR, NO_ATTENTION]]
 CPU = torch.device("cpu")
-CONFIG = DistillConfig(tokens=1500, batch_size=4, learning_rate=2e-3)
+CONFIG = DistillConfig(tokens=1500, batch=4, learning_rate=2e-3)
 # The batched product of attention has no kernel of its own on a CPU, of which torch warns.
 grouped = pytest.mark.filterwarnings("ignore:There is a performance drop")
 
@@ -54,9 +54,9 @@ def space(parent) -> list[LayerSpace]:
 def apart(parent, space, rows, tmp_path_factory) -> Library:
     """Halves with their closed-form starts, trained apart a little."""
     made = Library(tmp_path_factory.mktemp("apart"))
-    config = DistillConfig(tokens=100, batch_size=4)
+    config = DistillConfig(tokens=100, batch=4)
     build_variants(
-        parent.model, [layer.variants for layer in space], rows, config, made, seed=0, batch_size=8
+        parent.model, [layer.variants for layer in space], rows, config, made, seed=0, batch=8
     )
     return made
 
@@ -65,7 +65,7 @@ def couple(
     parent, apart, rows: Rows, directory: Path, config=CONFIG, wanted=WANTED, **more: Any
 ) -> list[VariantRecord]:
     library = Library(directory)
-    settings = {"seed": 3, "batch_size": 8, "apart": apart, **more}
+    settings = {"seed": 3, "batch": 8, "apart": apart, **more}
     build_variants(parent.model, wanted, rows, config, library, **settings)
     found = [library.record(i, block) for i, blocks in enumerate(wanted) for block in blocks]
     assert None not in found
@@ -147,7 +147,7 @@ def test_pairs_learn_more_together(coupled):
 
 @pytest.mark.parametrize("rate", [0.03, 1e3, 1e30])
 def test_no_pair_ends_worse_than_its_halves(parent, apart, rows, tmp_path, rate):
-    config = DistillConfig(tokens=200, batch_size=4, learning_rate=rate, warmup=0.0)
+    config = DistillConfig(tokens=200, batch=4, learning_rate=rate, warmup=0.0)
     for record in couple(parent, apart, rows, tmp_path, config):
         assert record.loss <= record.loss_start
         if rate > 1:
@@ -235,9 +235,9 @@ def test_weights_of_16_bits_are_trained_in_32(parent_dir, space, rows, tmp_path)
     halves = Library(tmp_path / "apart")
     start = DistillConfig(init="paper", tokens=0)
     build_variants(
-        low.model, [layer.variants for layer in space], rows, start, halves, seed=0, batch_size=8
+        low.model, [layer.variants for layer in space], rows, start, halves, seed=0, batch=8
     )
-    slow = DistillConfig(tokens=30_000, batch_size=8, learning_rate=2e-5, warmup=0.0)
+    slow = DistillConfig(tokens=30_000, batch=8, learning_rate=2e-5, warmup=0.0)
     (record,) = couple(low, halves, rows, tmp_path / "coupled", slow, [[NARROW], [], []])
     assert record.loss < 0.99 * record.loss_start
     stored = Library(tmp_path / "coupled").state(0, NARROW)

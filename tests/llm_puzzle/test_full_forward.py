@@ -32,7 +32,7 @@ def library(parent, space, rows, tmp_path_factory) -> Library:
         untrained,
         made,
         seed=0,
-        batch_size=8,
+        batch=8,
     )
     return made
 

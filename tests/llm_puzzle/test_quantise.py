@@ -93,7 +93,7 @@ def library(parent, space, rows, tmp_path_factory) -> Library:
         DistillConfig(tokens=0),
         made,
         seed=0,
-        batch_size=8,
+        batch=8,
     )
     return made
 

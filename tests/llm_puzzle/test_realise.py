@@ -21,9 +21,9 @@ from adaptive.llm_puzzle.space import search_space
 def library(parent, rows, tmp_path_factory) -> Library:
     made = Library(tmp_path_factory.mktemp("library"))
     space = search_space(SpaceConfig(kv_heads=[1], ffn_fractions=[0.5]), parent.blocks)
-    config = DistillConfig(tokens=100, batch_size=4)
+    config = DistillConfig(tokens=100, batch=4)
     build_variants(
-        parent.model, [layer.variants for layer in space], rows, config, made, seed=0, batch_size=8
+        parent.model, [layer.variants for layer in space], rows, config, made, seed=0, batch=8
     )
     return made
 

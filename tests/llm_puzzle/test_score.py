@@ -49,7 +49,7 @@ def library(parent, space, rows, tmp_path_factory) -> Library:
         UNTRAINED,
         made,
         seed=0,
-        batch_size=8,
+        batch=8,
     )
     return made
 

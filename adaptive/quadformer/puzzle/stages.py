@@ -117,7 +117,11 @@ def find(run: Run, ctx: StageContext) -> None:
     scores = {path.name: path for path in files}
     problems = {
         at.tokens: problem_at(
-            space, Scores.load(scores[SCORES.format(at.tokens)]), at, config.score
+            space,
+            Scores.load(scores[SCORES.format(at.tokens)]),
+            at,
+            config.score.metric,
+            config.search.isotonic,
         )
         for at in costs
     }

@@ -37,7 +37,7 @@ def main() -> None:
     )
     # Batches of five documents and a micro-batch of two rows: one process has less to do.
     config = GKDConfig(
-        tokens=200, batch_size=5, micro_batch=2, gradient_checkpointing=True, learning_rate=3e-4
+        tokens=200, batch=5, micro_batch=2, gradient_checkpointing=True, learning_rate=3e-4
     )
     checkpoint = Checkpoint(Path(rest[0]), 0) if rest else None
     lines: list[str] = []
