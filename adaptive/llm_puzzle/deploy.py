@@ -31,7 +31,7 @@ from adaptive.llm_puzzle.latency import (
 )
 from adaptive.llm_puzzle.parent import load_parent
 from adaptive.llm_puzzle.prices import Pricing, blocks_of
-from adaptive.llm_puzzle.realise import child_config, realise
+from adaptive.llm_puzzle.realise import child_config, realise_child
 from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage, search_before
 from adaptive.llm_puzzle.runtime import engine_of
 from adaptive.llm_puzzle.score import compare
@@ -302,7 +302,7 @@ def _measured_kl(run: Puzzle, ctx: StageContext, choices: Sequence[np.ndarray]) 
     return [
         compare(
             parent,
-            realise(parent, blocks_of(run.space, choice), library),
+            realise_child(parent, blocks_of(run.space, choice), library),
             rows,
             run.config.score.batch_tokens,
         )["kl"]

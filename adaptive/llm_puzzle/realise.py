@@ -28,7 +28,7 @@ def random_model(config: PuzzleModelConfig, like: PuzzleForCausalLM) -> PuzzleFo
 
 
 @torch.no_grad()
-def realise(
+def realise_child(
     parent: PuzzleForCausalLM,
     blocks: Sequence[BlockOption],
     library: Library,

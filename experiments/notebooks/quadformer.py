@@ -133,9 +133,8 @@ dict(zip(NAMES, shared.lengths_B.tolist(), strict=True)), logits_BK.shape
 # present.
 
 # %%
-from adaptive.quadformer.settings import EvaluateConfig  # noqa: E402
 
-choice = quadformer.tokens_for(model, "50%", batch=3, settings=EvaluateConfig(seconds=10))
+choice = quadformer.tokens_for(model, "50%", batch=3, config=quadformer.EvaluateConfig(seconds=10))
 print(f"half the time buys {choice.tokens} of 256 tokens: {1e3 * choice.predicted:.0f} ms")
 
 published = quadformer.create("vit_small_patch16_224", img_size=256, patch_size=16)

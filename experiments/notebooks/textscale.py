@@ -30,22 +30,26 @@ import numpy as np
 from IPython.display import display
 from PIL import Image
 
-from adaptive.textscale.adaptive_detector import AdaptiveDetector
+from adaptive.textscale import (
+    BASELINES,
+    AdaptConfig,
+    AdaptiveDetector,
+    Detections,
+    RecallCurve,
+    TextMaps,
+    as_detector,
+)
 from adaptive.textscale.allocate import menu_of, within
-from adaptive.textscale.baselines import BASELINES
 from adaptive.textscale.canvas import Chips, compose
 from adaptive.textscale.cores import offset, shrink_distances
 from adaptive.textscale.data.config import RenderConfig
 from adaptive.textscale.data.render import Renderer
 from adaptive.textscale.detect.overlay import overlay
-from adaptive.textscale.detector import as_detector
 from adaptive.textscale.evaluate.by_height import recall_by_height
 from adaptive.textscale.evaluate.icdar import match, score
 from adaptive.textscale.packing import pack
-from adaptive.textscale.recall import RecallCurve
 from adaptive.textscale.regions import known_regions
-from adaptive.textscale.settings import AdaptConfig
-from adaptive.textscale.words import CANONICAL, Detections, TextMaps, short_sides
+from adaptive.textscale.words import CANONICAL, short_sides
 
 # %% [markdown]
 # ## A scene

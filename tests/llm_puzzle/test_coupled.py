@@ -28,7 +28,7 @@ from adaptive.llm_puzzle.export.restrict import Restriction
 from adaptive.llm_puzzle.group_trainer import HELD_OUT, Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.parent import load_parent
-from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.score import compare, score_library
 from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.space import LayerSpace, search_space
@@ -90,7 +90,7 @@ def error(parent, rows: Rows, layer: int, weights: dict[str, torch.Tensor], bloc
     held = rows.select(torch.arange(len(rows) // HELD_OUT))
     blocks = [block if i == layer else own for i, own in enumerate(parent.blocks)]
     state = {f"model.layers.{layer}.{name}": weight for name, weight in weights.items()}
-    child = realise(parent.model, parent.blocks, Library(Path()))
+    child = realise_child(parent.model, parent.blocks, Library(Path()))
     child.model.layers[layer] = type(child.model.layers[layer])(
         child.config, blocks[layer].to_config()
     )
@@ -252,7 +252,7 @@ def test_a_child_takes_pairs_trained_together_where_there_are_any(parent, apart,
     blocks = [NARROW, NARROW, NO_ATTENTION]  # of layer 1 the library holds halves only
     library = Library(apart.directory, coupled[0])
     assert [library.holds_together(i, b) for i, b in enumerate(blocks)] == [True, False, True]
-    child = realise(parent.model, blocks, library)
+    child = realise_child(parent.model, blocks, library)
     for i, block in enumerate(blocks):
         found = child.model.layers[i].state_dict()
         wanted = (
@@ -262,7 +262,7 @@ def test_a_child_takes_pairs_trained_together_where_there_are_any(parent, apart,
         )
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-    halves = realise(parent.model, blocks, apart)
+    halves = realise_child(parent.model, blocks, apart)
     ids = torch.randint(3, 60, (2, 9))
     assert not torch.equal(child(ids).logits, halves(ids).logits)
     # Fewer bits are rounded from halves.
@@ -283,7 +283,7 @@ def test_scores_are_those_of_children_with_one_pair(
         assert np.isfinite(table_AF).sum() == len(pairs[layer]) and table_AF[0, 0] == 0
         for block in pairs[layer][1:]:
             blocks = [block if i == layer else own for i, own in enumerate(parent.blocks)]
-            child = realise(parent.model, blocks, library)
+            child = realise_child(parent.model, blocks, library)
             measured = compare(parent.model, child, rows, 10_000)["kl"]
             assert table_AF[options.index(block)] == pytest.approx(measured, rel=1e-3, abs=1e-6)
 

@@ -33,7 +33,7 @@ from adaptive.llm_puzzle.fusion_stage import reason_against
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer, PuzzleModelConfig
 from adaptive.llm_puzzle.parent import parent_config
-from adaptive.llm_puzzle.realise import child_config, realise
+from adaptive.llm_puzzle.realise import child_config, realise_child
 from adaptive.llm_puzzle.shapes import stack
 
 HALF = {"kind": "mlp", "intermediate_size": 24, "bits": "fp8"}
@@ -129,7 +129,7 @@ def test_a_fused_child_is_the_parallel_one_exactly(tmp_path_factory, blocks, bia
     merged = runs(blocks)
     directory = tmp_path_factory.mktemp("fusion")
     library = fuse(child, blocks, merged, Own(directory / "none"), directory)
-    fused = realise(child, fused_blocks(blocks), library)
+    fused = realise_child(child, fused_blocks(blocks), library)
     ids = torch.randint(0, 11, (2, 5), generator=torch.Generator().manual_seed(seed))
     wanted = in_parallel(child, merged, ids)
     torch.testing.assert_close(fused(ids).logits, wanted, rtol=1e-10, atol=1e-10)
@@ -189,7 +189,7 @@ def test_a_merged_ffn_as_wide_as_the_parents_is_not_the_parents(parent, tmp_path
             return half
 
     library = fuse(parent.model, blocks, runs(blocks), Halves(tmp_path / "none"), tmp_path)
-    child = realise(parent.model, fused_blocks(blocks), library)
+    child = realise_child(parent.model, fused_blocks(blocks), library)
     found = child.model.layers[0].mlp.up_proj.weight
     norm_H = half[NORM]
     torch.testing.assert_close(found, torch.cat(2 * [half["mlp.up_proj.weight"] * norm_H]))
@@ -197,7 +197,7 @@ def test_a_merged_ffn_as_wide_as_the_parents_is_not_the_parents(parent, tmp_path
     assert torch.equal(child.model.layers[2].mlp.up_proj.weight, own[2].mlp.up_proj.weight)
     (tmp_path / "layer_000" / "ffn-ffn48.safetensors").unlink()
     with pytest.raises(UserError, match="is missing"):
-        realise(parent.model, fused_blocks(blocks), library)
+        realise_child(parent.model, fused_blocks(blocks), library)
 
 
 def change(before: float, after: float) -> dict[str, float]:

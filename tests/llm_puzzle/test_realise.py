@@ -11,7 +11,7 @@ from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
 from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.parent import Parent, load_parent
-from adaptive.llm_puzzle.realise import child_config, random_model, realise
+from adaptive.llm_puzzle.realise import child_config, random_model, realise_child
 from adaptive.llm_puzzle.settings import DistillConfig, SpaceConfig
 from adaptive.llm_puzzle.shapes import stack
 from adaptive.llm_puzzle.space import search_space
@@ -40,14 +40,16 @@ def blocks(parent: Parent) -> list[BlockOption]:
 
 @torch.no_grad()
 def test_the_parents_blocks_make_the_parent(parent, tmp_path):
-    child = realise(parent.model, parent.blocks, Library(tmp_path))  # an empty library will do
+    child = realise_child(
+        parent.model, parent.blocks, Library(tmp_path)
+    )  # an empty library will do
     ids = torch.randint(3, 60, (2, 9))
     assert torch.equal(child(ids).logits, parent.model(ids).logits)
 
 
 @torch.no_grad()
 def test_a_child_is_its_sub_blocks_one_after_the_other(parent, library, blocks):
-    child, inner = realise(parent.model, blocks, library), parent.model.model
+    child, inner = realise_child(parent.model, blocks, library), parent.model.model
     ids = torch.randint(3, 60, (2, 9))
     x = inner.embed_tokens(ids)
     rope = inner.rotary_emb(x, position_ids=torch.arange(9)[None])
@@ -59,7 +61,7 @@ def test_a_child_is_its_sub_blocks_one_after_the_other(parent, library, blocks):
 
 
 def test_a_child_owns_its_weights(parent, library, blocks):
-    child = realise(parent.model, blocks, library)
+    child = realise_child(parent.model, blocks, library)
     before = {name: weight.clone() for name, weight in parent.model.state_dict().items()}
     with torch.no_grad():
         for weight in child.parameters():
@@ -70,7 +72,7 @@ def test_a_child_owns_its_weights(parent, library, blocks):
 
 
 def test_parameters_are_those_that_are_priced(parent, library, blocks):
-    child = realise(parent.model, blocks, library)
+    child = realise_child(parent.model, blocks, library)
     priced = stack(child.config).params()
     assert sum(weight.numel() for weight in child.parameters()) == priced
     assert priced < sum(weight.numel() for weight in parent.model.parameters())
@@ -80,7 +82,9 @@ def test_tied_embeddings_stay_tied(parent, blocks, make_child):
     config = child_config(parent.model.config, blocks)
     config.tie_word_embeddings = True
     tied = random_model(config, parent.model)
-    child = realise(tied, [BlockOption.from_config(b) for b in tied.config.blocks], Library(Path()))
+    child = realise_child(
+        tied, [BlockOption.from_config(b) for b in tied.config.blocks], Library(Path())
+    )
     assert child.lm_head.weight.data_ptr() == child.model.embed_tokens.weight.data_ptr()
     assert torch.equal(child.lm_head.weight, tied.lm_head.weight)
 

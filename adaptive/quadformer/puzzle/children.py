@@ -29,7 +29,7 @@ def child_config(parent: ModelConfig, space: Sequence[Group], choice: Sequence[i
     return replace(parent, init=None, drop_path=0.0, blocks=block_sizes(space, choice))
 
 
-def realise(
+def realise_child(
     parent: Trained, library: Library, space: Sequence[Group], choice: Sequence[int], tokens: int
 ) -> Trained:
     """A child with the library's weights, in evaluation mode on the parent's device.

@@ -18,7 +18,7 @@ from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.gkd import Checkpoint, distill_globally
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.parent import load_parent
-from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.settings import GKDConfig
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     blocks = list(parent.blocks)
     empty = {"attention": {"kind": "no_op"}, "ffn": {"kind": "no_op"}}
     blocks[1] = BlockOption.from_config(empty)
-    child = realise(parent.model, blocks, Library(Path()))
+    child = realise_child(parent.model, blocks, Library(Path()))
     generator = torch.Generator().manual_seed(3)
     rows = Rows.pack(
         torch.randint(3, 60, (4 + n % 7,), generator=generator).tolist() for n in range(15)
