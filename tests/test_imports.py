@@ -55,6 +55,14 @@ def test_an_import_brings_nothing_heavy(module):
     assert brought(code) & (HEAVY | {"numpy", "hydra"}) <= ALLOWED[module]
 
 
+def test_a_small_problem_is_solved_without_a_solver_library():
+    code = (
+        "from adaptive.core import *; "
+        "solve(ChoiceProblem([[0, 1]], {'latency': [[1, 0]]}), {'latency': 0.5})"
+    )
+    assert brought(code) & HEAVY == set()
+
+
 def test_a_name_of_a_family_brings_what_it_needs_and_no_more():
     code = "from adaptive.llm_puzzle import SpaceConfig, search_space"
     assert brought(code) & HEAVY == set() and "numpy" in brought(code)

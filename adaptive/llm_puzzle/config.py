@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from adaptive.core import SOLVERS, Budget, UserError
 from adaptive.core.blockwise.baselines import BASELINES
+from adaptive.core.checks import known
 from adaptive.core.run import TASKS, Axis, TaskConfig
 from adaptive.llm_puzzle.export import ENGINES, EXPORTS
 from adaptive.llm_puzzle.pretrain.config import TrainParentConfig
@@ -122,8 +123,7 @@ class PuzzleConfig(TaskConfig):
         for batch in self.search.batches or ():
             if batch < 1:
                 raise UserError(f"search.batches: {batch} must be at least 1")
-        for name in self.baselines:
-            one_of("baselines", name, tuple(BASELINES))
+        known("baselines", BASELINES, *self.baselines)
         positive = {
             "data.tokens": self.data.tokens,
             "rehearsal.tokens": self.rehearsal.tokens,
@@ -174,14 +174,10 @@ class PuzzleConfig(TaskConfig):
             )
         if not self.search.frontier:
             raise UserError("search.frontier is empty: list parts of the latency, as in [0.8,0.6]")
-        if self.search.solver not in SOLVERS:
-            raise UserError(f"search.solver: {SOLVERS.unknown(self.search.solver)}")
-        portable = self.search.portable
-        if portable is not None and portable not in ENGINES:
-            raise UserError(f"search.portable: {ENGINES.unknown(portable)}")
-        for name in self.export:
-            if name not in EXPORTS:
-                raise UserError(f"export: {EXPORTS.unknown(name)}")
+        known("search.solver", SOLVERS, self.search.solver)
+        if self.search.portable is not None:
+            known("search.portable", ENGINES, self.search.portable)
+        known("export", EXPORTS, *self.export)
         if len(set(self.export)) < len(self.export):
             raise UserError(f"export={self.export} names one twice")
         if not self.budget.limits():

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_puzzle import CHILDREN, blocks_of
+from tiny_puzzle import CHILDREN, blocks_of, files, library_of
 
 from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.activations import PLACES, Store
 from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.distill import build_variants, groups
+from adaptive.llm_puzzle.distill import groups
 from adaptive.llm_puzzle.group_trainer import HELD_OUT, Speed, schedule
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
@@ -33,17 +33,7 @@ def space(parent) -> list[LayerSpace]:
 def make(
     parent, space, rows: Rows, directory: Path, config: DistillConfig = CONFIG, **more
 ) -> list[VariantRecord]:
-    library = Library(directory)
-    build_variants(
-        parent.model,
-        [layer.variants for layer in space],
-        rows,
-        config,
-        library,
-        seed=3,
-        batch=8,
-        **more,
-    )
+    library = library_of(parent, space, rows, directory, config, seed=3, **more)
     return list(library.records(space))
 
 
@@ -51,14 +41,6 @@ def make(
 def built(parent, space, rows, tmp_path_factory) -> tuple[Path, list[VariantRecord]]:
     directory = tmp_path_factory.mktemp("library")
     return directory, make(parent, space, rows, directory)
-
-
-def files(directory: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in directory.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_the_library_holds_every_variant_of_the_searched_layers(built):

@@ -7,18 +7,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_puzzle import library_of
 
 from adaptive.core import UserError, Workload
 from adaptive.core.cost import Roofline
 from adaptive.core.hardware import DEVICES
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
-from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.prices import Pricing
 from adaptive.llm_puzzle.quantise import FORMATS, round_child, rounded
 from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.score import compare, inversions, score_library
-from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SpaceConfig
+from adaptive.llm_puzzle.settings import ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.space import BITS, search_space
 
 SPACE = SpaceConfig(kv_heads=[1], ffn_fractions=[0.5], layers=[1], bits=[16, 8, 4])
@@ -85,17 +85,7 @@ def space(parent):
 
 @pytest.fixture(scope="module")
 def library(parent, space, rows, tmp_path_factory) -> Library:
-    made = Library(tmp_path_factory.mktemp("library"))
-    build_variants(
-        parent.model,
-        [layer.variants for layer in space],
-        rows,
-        DistillConfig(tokens=0),
-        made,
-        seed=0,
-        batch=8,
-    )
-    return made
+    return library_of(parent, space, rows, tmp_path_factory.mktemp("library"))
 
 
 def test_every_sub_block_comes_in_every_number_of_bits(space):

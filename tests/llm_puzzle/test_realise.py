@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_puzzle import library_of
 
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
-from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.library import Library
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.parent import Parent, load_parent
-from adaptive.llm_puzzle.realise import child_config, random_model, realise_child
+from adaptive.llm_puzzle.realise import child_config, realise_child
 from adaptive.llm_puzzle.settings import DistillConfig, SpaceConfig
 from adaptive.llm_puzzle.shapes import stack
 from adaptive.llm_puzzle.space import search_space
@@ -19,13 +20,10 @@ from adaptive.llm_puzzle.space import search_space
 
 @pytest.fixture(scope="module")
 def library(parent, rows, tmp_path_factory) -> Library:
-    made = Library(tmp_path_factory.mktemp("library"))
     space = search_space(SpaceConfig(kv_heads=[1], ffn_fractions=[0.5]), parent.blocks)
-    config = DistillConfig(tokens=100, batch=4)
-    build_variants(
-        parent.model, [layer.variants for layer in space], rows, config, made, seed=0, batch=8
+    return library_of(
+        parent, space, rows, tmp_path_factory.mktemp("library"), DistillConfig(tokens=100, batch=4)
     )
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +79,7 @@ def test_parameters_are_those_that_are_priced(parent, library, blocks):
 def test_tied_embeddings_stay_tied(parent, blocks, make_child):
     config = child_config(parent.model.config, blocks)
     config.tie_word_embeddings = True
-    tied = random_model(config, parent.model)
+    tied = PuzzleForCausalLM(config).eval()
     child = realise_child(
         tied, [BlockOption.from_config(b) for b in tied.config.blocks], Library(Path())
     )
@@ -91,7 +89,7 @@ def test_tied_embeddings_stay_tied(parent, blocks, make_child):
 
 def test_rotary_frequencies_keep_their_precision(parent_dir):
     parent = load_parent(str(parent_dir), torch.device("cpu"), torch.bfloat16)
-    child = random_model(parent.model.config, parent.model)
+    child = realise_child(parent.model, parent.blocks, Library(Path()))
     assert child.dtype == torch.bfloat16
     assert torch.equal(child.model.rotary_emb.inv_freq, parent.model.model.rotary_emb.inv_freq)
     assert child.model.rotary_emb.inv_freq.dtype == torch.float32

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_puzzle import library_of
 
 from adaptive.core import Budget, ChoiceProblem, Workload
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage
 from adaptive.llm_puzzle.score import METRICS, LayerScores, compare, score_library
-from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SearchConfig, SpaceConfig
+from adaptive.llm_puzzle.settings import ScoreConfig, SearchConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 
 
@@ -71,17 +71,7 @@ def space(parent):
 
 @pytest.fixture(scope="module")
 def library(parent, space, rows, tmp_path_factory) -> Library:
-    made = Library(tmp_path_factory.mktemp("library"))
-    build_variants(
-        parent.model,
-        [layer.variants for layer in space],
-        rows,
-        DistillConfig(tokens=0),
-        made,
-        seed=0,
-        batch=8,
-    )
-    return made
+    return library_of(parent, space, rows, tmp_path_factory.mktemp("library"))
 
 
 def test_scores_around_the_parent_have_a_base_of_zero(parent, space, library, rows, tmp_path):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_puzzle import library_of
 
 from adaptive.core import Workload
 from adaptive.core.cost import Roofline
 from adaptive.core.hardware import DEVICES
 from adaptive.llm_puzzle.blocks import BlockOption, FFNOption
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.prices import Pricing
 from adaptive.llm_puzzle.realise import realise_child
@@ -41,17 +41,7 @@ def space(parent):
 
 @pytest.fixture(scope="module")
 def library(parent, space, rows, tmp_path_factory) -> Library:
-    made = Library(tmp_path_factory.mktemp("library"))
-    build_variants(
-        parent.model,
-        [layer.variants for layer in space],
-        rows,
-        UNTRAINED,
-        made,
-        seed=0,
-        batch=8,
-    )
-    return made
+    return library_of(parent, space, rows, tmp_path_factory.mktemp("library"), UNTRAINED)
 
 
 @torch.no_grad()
