@@ -145,7 +145,8 @@ def test_a_table_by_formula_has_the_fits_of_the_formula(model, tmp_path):
     fits = MeasuredTable.load(path).fits()
     assert {"ffn", "attention", "linear"} <= {fit.group.kind for fit in fits}
     for fit in fits:
-        assert fit.describe() in page
+        name, _, words = fit.describe().partition(": ")
+        assert f"<dt>{name}</dt><dd>{words}</dd>" in page
     assert "None: the rows show" not in page
     assert "0.0\N{NO-BREAK SPACE}%" in page or "0.0 %" in page
 
