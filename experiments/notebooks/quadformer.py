@@ -52,9 +52,9 @@ pixel_B3HW = np.stack([np.asarray(photo).transpose(2, 0, 1) for photo in photos]
 # ## A model
 #
 # `create` wraps any plain ViT of timm; weights are random here (`pretrained=True` takes timm's,
-# and `adaptive.quadformer.models.load_trained` reads what `+exp=quadformer_train` leaves). The
-# *prior* says what makes a region worth small patches. `gain` is the squared error that splitting
-# a patch takes away: what the large patch would blur.
+# and `quadformer.load_trained` reads what `+exp=quadformer_train` leaves). The *prior* says what
+# makes a region worth small patches. `gain` is the squared error that splitting a patch takes
+# away: what the large patch would blur.
 
 # %%
 model = quadformer.create("vit_tiny_patch16_224", patch_size=14, prior="gain").eval()

@@ -144,11 +144,12 @@ menu = menu_of(regions, nothing_R, nothing_R + 1e-6, config, curve, curve)
 BUDGETS = [50_000, 100_000, 200_000, 400_000]
 answers = {pixels: within(menu, {"pixels": pixels}, {"pixels": 0}) for pixels in BUDGETS}
 for pixels, answer in answers.items():
-    price = answer.price["pixels"]
+    zooms = [label for label in answer.labels() if label != "skip"]
     print(
         f"{pixels:7,d} pixels: {answer.loss:4.1f} words missed, at least {answer.bound:4.1f}; "
-        f"10,000 more would save {1e4 * price:.2f}; {' '.join(answer.labels())}"
+        f"10,000 more would save {1e4 * answer.price['pixels']:.2f}"
     )
+    print(f"{'':16} {len(zooms)} of {len(regions)} regions: {' '.join(zooms)}")
 
 # %% [markdown]
 # Where pixels are short, they go to regions with many words for their area, and the others are
@@ -177,9 +178,9 @@ for canvas_hw3 in compose([image_HW3], chips, packing, config.gutter):
 # ## Both looks
 #
 # A prior is any object with `maps`, a network's answer to the small copy, and `boxes`, the words
-# that those maps show. `load_net` and `TextDetector` of `adaptive.textscale.network` are the real
-# one. This one draws what a perfect network would say: cores of the words, shrunk so that
-# neighbours come apart, and the logarithm of their scale over the canonical one.
+# that those maps show. `load_net` and `TextDetector` of `adaptive.textscale` are the real one. This
+# one draws what a perfect network would say: cores of the words, shrunk so that neighbours come
+# apart, and the logarithm of their scale over the canonical one.
 
 
 # %%
@@ -215,7 +216,7 @@ again = tuple(result.again[0].tolist())
 display(Image.fromarray(overlay(image_HW3, result.detections[0], result.regions[0], again)))
 
 # %% [markdown]
-# Red quads were found, green boxes were looked at again, grey ones were not.
+# Orange quads were found, blue boxes were looked at again, grey ones were not.
 #
 # ## Scoring
 #
