@@ -45,8 +45,9 @@ def run(ctx: StageContext, config: ProfileConfig) -> None:
             **interpolation_errors(check),
         }
     )
+    blocks = blocks_of(model_shape(config.model), config.variants)
     error = check.along("intermediate", "kv_heads", "length")
-    page = profile_page(f"Profile of {config.model}", table, config.dtype, error)
+    page = profile_page(f"Profile of {config.model}", table, blocks, config.dtype, error)
     page.provenance(config, ctx.run.path).save(ctx.dir / "report.html")
 
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from adaptive.core.cost import Fit, MeasuredTable, Row
+from adaptive.core.cost import Block, Fit, MeasuredTable, Row
 from adaptive.core.report import Report, curves_plot
 from adaptive.core.report.style import SERIES
 from adaptive.core.resource import format_quantity
@@ -18,21 +18,26 @@ if TYPE_CHECKING:
 Points = list[tuple[int, float]]
 
 
-def profile_page(title: str, table: MeasuredTable, dtype: str, error: float) -> Report:
+def profile_page(
+    title: str, table: MeasuredTable, blocks: Iterable[Block], dtype: str, error: float
+) -> Report:
     """Times as curves, the models fitted to them, and all rows.
 
     Args:
         title: of the page.
-        table: what was measured, now and before.
+        table: what was measured, now and before, of this model and of others.
+        blocks: those of this model, which are drawn.
         dtype: of the profile.
         error: mean error of interpolated times, a share.
     """
+    own = {block.key() for block in blocks}
     page = Report(title, f"{table.origin.device}, {dtype}")
     page.numbers(
         {"rows": len(table), "interpolation error": f"{100 * error:.1f} %"},
         {"interpolation error": "mean; widths, KV heads and lengths left out in turn"},
     )
-    drawn = list(pictures(row for row in table if row.key.dtype == dtype))
+    asked = (row for row in table if (row.key.dtype, row.key.mode) == (dtype, table.mode))
+    drawn = list(pictures(row for row in asked if row.key.block in own))
     if drawn:
         page.section("Times")
     for figure, caption in drawn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +119,11 @@ def second_look(config: TextEvalConfig, context: StageContext) -> None:
 
 
 def keep_pictures(images: LabelledImages, measured: Measured, path: Path) -> None:
-    """Writes the first photographs with their words, for the page."""
+    """Writes the first photographs that could be read, with their words, for the page."""
     kept: dict[str, np.ndarray] = {}
-    for number, (_, image_HW3, words) in enumerate(islice(images, PICTURED)):
+    readable = [i for i, name in enumerate(images.names) if name not in images.unreadable]
+    for number, index in enumerate(readable[:PICTURED]):
+        _, image_HW3, words = images[index]
         found_N, care_N = measured.matches[number].found_N, measured.matches[number].care_N
         regions = measured.regions[number].padded_R4[:, [0, 1, 2, 1, 2, 3, 0, 3]]
         kept |= {

@@ -56,8 +56,13 @@ def test_no_more_curves_than_colours():
     assert len(names) == 6 and names[0] == "i=16" and names[-1] == "i=25"
 
 
-def test_every_row_is_there_to_be_looked_up():
-    table = MeasuredTable(Origin("cpu", "2.15.0", 1), rows(FFN(16, 32), "prefill", TOKENS))
-    page = profile_page("Profile", table, "fp32", 0.031).html()
-    assert "<summary>All 3 rows</summary>" in page and "800 µs" in page.replace("us", "µs")
-    assert "3.1 %" in page
+def test_every_row_is_there_and_this_models_are_drawn():
+    own, other = FFN(16, 32), FFN(64, 96)
+    measured = [*rows(own, "prefill", TOKENS), *rows(other, "prefill", TOKENS)]
+    table = MeasuredTable(Origin("cpu", "2.15.0", 1), measured)
+    page = profile_page("Profile", table, [own], "fp32", 0.031).html()
+    assert "<summary>All 6 rows</summary>" in page and "800 us" in page and "3.1 %" in page
+    assert other.key() in page
+    assert page.count("<figure>") == 1 and "Blocks of one size, prefill: ffn" in page
+    compiled = MeasuredTable(table.origin, measured, mode="graph")
+    assert "<figure>" not in profile_page("Profile", compiled, [own], "fp32", 0.031).html()
