@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all docs-test lint format types bench clean
+.PHONY: help install demo test test-all docs-test api lint format types bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -34,6 +34,9 @@ test-all: $(STAMP) ## the slow tests too
 
 docs-test: $(STAMP) ## what the README, docs/ and the notebooks say, done: a quarter of an hour on two cores
 	$(BIN)/python -m pytest -n 0 -m 'not gpu' tests/test_docs.py tests/test_notebooks.py $(ARGS)
+
+api: $(STAMP) ## write the public names to tests/api.txt, after a change that is meant
+	$(BIN)/python tests/public_api.py
 
 lint: $(STAMP) ## style and format
 	$(BIN)/ruff check .

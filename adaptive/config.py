@@ -56,12 +56,24 @@ class RecipeSource(ImportlibResourcesConfigSource):
 
 
 def register() -> None:
+    """Makes recipes, launchers and tasks known to Hydra."""
+    register_frame()
+    register_tasks()
+
+
+def register_frame() -> None:
+    """What there is beside tasks: enough for the list of recipes that ``--help`` prints."""
+    SourcesRegistry.instance().register(RecipeSource)
+    register_launchers()
+    OmegaConf.register_new_resolver("sweep_label", sweep_label, replace=True)
+    OmegaConf.register_new_resolver("recipe_list", _help, replace=True)
+
+
+def register_tasks() -> None:
     """Makes every task a choice of Hydra's group ``task``, whose settings are top-level keys, and
     a group of every setting of a task that is chosen by name."""
-    SourcesRegistry.instance().register(RecipeSource)
     for module in TASK_MODULES:
         importlib.import_module(module)
-    register_launchers()
     store = ConfigStore.instance()
     for name, task in TASKS.items():
         node = OmegaConf.structured(task.config(task=name))
@@ -76,8 +88,6 @@ def register() -> None:
         for group, choices in task.groups.items():
             for choice, settings in choices.items():
                 store.store(group=group, name=choice, node=settings, package=group)
-    OmegaConf.register_new_resolver("sweep_label", sweep_label, replace=True)
-    OmegaConf.register_new_resolver("recipe_list", _help, replace=True)
 
 
 def free_settings(arguments: Sequence[str], config_dir: str | None = None) -> None:

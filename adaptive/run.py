@@ -13,7 +13,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from adaptive.config import free_settings, job_overrides, load, register, validated
+from adaptive.config import (
+    free_settings,
+    job_overrides,
+    load,
+    register,
+    register_frame,
+    validated,
+)
 from adaptive.core.errors import UserError
 from adaptive.core.run import Experiment
 from adaptive.core.run.commandline import FAILED, flags, single, told
@@ -54,6 +61,11 @@ def following(arguments: list[str]) -> None:
     load(names[0].removeprefix("+exp="), *others, config_dir=config_dir).run()
 
 
+def asks_help(arguments: list[str]) -> bool:
+    """Whether the list of recipes is all that is asked for."""
+    return own_recipes(arguments)[1] in (["--help"], ["-h"])
+
+
 def own_recipes(arguments: list[str]) -> tuple[str | None, list[str]]:
     """The directory of the user's recipes, and the other arguments."""
     where, others = flags(arguments)
@@ -73,7 +85,10 @@ def main() -> None:
             following(arguments)
         else:
             SWEEP.begin(f"python -m adaptive.run {shlex.join(arguments)}", arguments)
-            register()
+            if asks_help(arguments):
+                register_frame()  # for help Hydra copies all that it knows, 70 times
+            else:
+                register()
             free_settings(arguments, own_recipes(arguments)[0])
             app()
             if not SWEEP.finish():

@@ -12,6 +12,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from adaptive.core import Budget, ChoiceProblem
+from adaptive.core.solvers.program import Program
+from adaptive.core.solvers.search import Search
 
 RESOURCES = ("latency", "memory", "params")
 
@@ -102,3 +104,16 @@ def cases(draw, lower: bool = True, exclude: bool = True) -> Case:
         draw(st.lists(earlier, max_size=2)) if exclude else [],
         draw(st.integers(1, len(lengths))),
     )
+
+
+def program_of(problem: ChoiceProblem, budget: Budget, **settings) -> Program:
+    """The program that a search hands to a solver."""
+    search = Search(
+        problem,
+        "mip",
+        0.0,
+        60.0,
+        **({"exclude": (), "min_differences": None} | settings),
+        options={},
+    )
+    return search.program(search.rows(budget.absolute(problem)))

@@ -180,11 +180,18 @@ def test_help_names_the_recipes_and_imports_nothing_heavy(tmp_path):
         assert f"'{heavy}'" not in modules
 
 
-def test_importing_the_package_imports_next_to_nothing():
-    code = (
-        "import sys, adaptive; print([m for m in ('numpy', 'hydra', 'torch') if m in sys.modules])"
-    )
-    assert python("-c", code).stdout == "[]\n"
+@pytest.mark.parametrize(
+    "arguments, whole",
+    [
+        (["--help"], True),
+        (["-h", "--config-dir", "mine"], True),
+        (["--help", "+exp=puzzle_tiny"], False),  # composed, so that mistakes in it are told
+        (["+exp=puzzle_tiny"], False),
+        (["--hydra-help"], False),
+    ],
+)
+def test_the_list_of_recipes_is_told_without_the_tasks(arguments, whole):
+    assert run.asks_help(arguments) == whole
 
 
 def test_the_module_and_the_console_script_are_one():

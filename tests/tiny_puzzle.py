@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from adaptive.llm_puzzle.blocks import BlockOption
+from adaptive.llm_puzzle.data import Rows
+from adaptive.llm_puzzle.distill import build_variants
+from adaptive.llm_puzzle.library import Library
+from adaptive.llm_puzzle.parent import Parent
+from adaptive.llm_puzzle.settings import DistillConfig
+from adaptive.llm_puzzle.space import LayerSpace
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,!?'\n"
 SPECIAL = ("<unk>", "<s>", "</s>")
@@ -67,10 +75,34 @@ def blocks_of(layers: list[tuple[dict, dict]]) -> list[BlockOption]:
     return [BlockOption.from_config({"attention": a, "ffn": f}) for a, f in layers]
 
 
+def library_of(
+    parent: Parent,
+    space: Sequence[LayerSpace],
+    rows: Rows,
+    directory: Path,
+    config: DistillConfig | None = None,
+    **settings: Any,
+) -> Library:
+    """All variants of a space; in their closed-form starts unless ``config`` says otherwise."""
+    made, config = Library(directory), config or DistillConfig(tokens=0)
+    wanted = [layer.variants for layer in space]
+    build_variants(parent.model, wanted, rows, config, made, **{"seed": 0, "batch": 8} | settings)
+    return made
+
+
+def files(directory: Path, pattern: str = "*") -> dict[str, bytes]:
+    """What lies below a directory, by path."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in directory.rglob(pattern)
+        if path.is_file()
+    }
+
+
 # Runs of the recipe on this parent that time nothing: prices are a roofline's.
 ROOFLINE = (
     "device=cpu",
-    "data.batch_size=32",
+    "data.batch=32",
     "workload.batch=2",
     "workload.prompt=16",
     "space.kv_heads=[1]",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adaptive.core.errors import UserError
+from adaptive.core.registry import Registry
 
 
 def positive(prefix: str, settings: Any, *names: str) -> None:
@@ -27,3 +28,10 @@ def share(prefix: str, settings: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(settings, name) <= 1:
             raise UserError(f"{prefix}.{name}={getattr(settings, name)} must lie in 0 to 1")
+
+
+def known(key: str, registry: Registry[Any], *names: str) -> None:
+    """Refuses names that a registry does not hold; ``key`` is the setting that gave them."""
+    for name in names:
+        if name not in registry:
+            raise UserError(f"{key}: {registry.unknown(name)}")

@@ -7,6 +7,8 @@ import numpy as np
 from adaptive.core.choice import ChoiceProblem
 from adaptive.core.workload import Workload
 
+__all__ = ["block_library"]
+
 KV_HEADS = (8, 4, 2, 1)
 FFN_WIDTHS = (1.0, 0.87, 0.75, 0.5, 0.25, 0.2, 0.1)
 RESOURCES_OF_BLOCKS = ("latency", "memory", "params", "flops")

@@ -17,7 +17,7 @@ import numpy as np
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.rounds import Scored, scores_stage
 from adaptive.llm_puzzle.score import compare
 
@@ -42,7 +42,7 @@ def check(run: Puzzle, ctx: StageContext) -> None:
     rows = rows.first(config.score.tokens).to(parent.device)
 
     def measure(replaced: Sequence[BlockOption]) -> float:
-        child = realise(parent, replaced, library)
+        child = realise_child(parent, replaced, library)
         return compare(parent, child, rows, config.score.batch_tokens)["kl"]
 
     scored = Scored.load(ctx.input(scores_stage(config.search, run.coupled)), run.space)

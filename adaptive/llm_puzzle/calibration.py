@@ -99,7 +99,7 @@ def _sample(run: Puzzle, ctx: StageContext, parent: Parent, length: int, tokens:
     """Rows that the parent writes itself."""
     data = run.config.data
     length = min(length, parent.model.config.max_position_embeddings)
-    size = min(data.batch_size, -(-tokens // length))
+    size = min(data.batch, -(-tokens // length))
     batches = sample_rows(parent.model, length, tokens, size, data.temperature)
     total = -(-tokens // (length * size))
     shown = ctx.track(batches, total, "sampling from the parent", unit="batch")

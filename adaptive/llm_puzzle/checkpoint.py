@@ -31,7 +31,7 @@ def save_child(
         tokenizer: saved with it if there is one.
         directory: to make or replace.
     """
-    with atomic_path(directory) as temporary, _no_progress_bar():
+    with atomic_path(directory) as temporary, no_progress_bar():
         model.save_pretrained(temporary)
         shutil.copyfile(modeling_puzzle.__file__, temporary / f"{MODULE}.py")
         path = temporary / "config.json"
@@ -46,8 +46,8 @@ def save_child(
 
 
 @contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Without transformers' bar over one shard; stages show their own progress."""
+def no_progress_bar() -> Iterator[None]:
+    """Without transformers' bar over a file or two; stages show their own progress."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

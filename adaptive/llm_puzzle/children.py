@@ -16,7 +16,7 @@ from adaptive.llm_puzzle.gkd import Checkpoint, distill_globally
 from adaptive.llm_puzzle.parent import Parent
 from adaptive.llm_puzzle.puzzle import Puzzle, read_json, rows_of
 from adaptive.llm_puzzle.quantise import round_child
-from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.realise import realise_child
 
 
 def make_child(run: Puzzle, ctx: StageContext) -> None:
@@ -45,7 +45,7 @@ def _distil(
 ) -> dict[str, Any]:
     config, device = run.config, parent.model.device
     shared = ctx.ranks.world > 1
-    child = realise(parent.model, blocks, library_of(run, ctx))
+    child = realise_child(parent.model, blocks, library_of(run, ctx))
     rows, budget = rows_of(ctx, "validation").to(device), config.evaluate.batch_tokens
     before = evaluate(child, rows, budget, parent.model) if ctx.ranks.main else None
     if shared:  # each process takes its part to its device, and leaves the rest in main memory
@@ -80,7 +80,7 @@ def _distil(
             f"[{ctx.name}] global distillation made it worse (KL {before.kl:.4f} to "
             f"{after.kl:.4f}): the child from before is kept, lower gkd.learning_rate"
         )
-        child = realise(parent.model, blocks, library_of(run, ctx))
+        child = realise_child(parent.model, blocks, library_of(run, ctx))
     save_child(child, parent.tokenizer, ctx.dir / "model")
     return {
         **judge.compared(before, before if worse else after),

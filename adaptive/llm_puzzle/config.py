@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from adaptive.core import SOLVERS, Budget, UserError
 from adaptive.core.blockwise.baselines import BASELINES
+from adaptive.core.checks import known
 from adaptive.core.run import TASKS, Axis, TaskConfig
 from adaptive.llm_puzzle.export import ENGINES, EXPORTS
 from adaptive.llm_puzzle.pretrain.config import TrainParentConfig
@@ -112,18 +113,17 @@ class PuzzleConfig(TaskConfig):
             "gkd.checkpoint_seconds": self.gkd.checkpoint_seconds,
             "evaluate.positions": self.evaluate.positions,
             "workload.output": self.workload.output,
-            "verify.tighten": self.verify.tighten,
+            "search.tighten": self.search.tighten,
             "search.interactions": self.search.interactions,
             "search.fuse_limit": self.search.fuse_limit,
         }
         for key, value in counts.items():
             if value < 0:
                 raise UserError(f"{key}={value} must not be negative")
-        for batch in self.search.batch_sizes or ():
+        for batch in self.search.batches or ():
             if batch < 1:
-                raise UserError(f"search.batch_sizes: {batch} must be at least 1")
-        for name in self.baselines:
-            one_of("baselines", name, tuple(BASELINES))
+                raise UserError(f"search.batches: {batch} must be at least 1")
+        known("baselines", BASELINES, *self.baselines)
         positive = {
             "data.tokens": self.data.tokens,
             "rehearsal.tokens": self.rehearsal.tokens,
@@ -131,13 +131,13 @@ class PuzzleConfig(TaskConfig):
             "rehearsal.score_tokens": self.rehearsal.score_tokens,
             "rehearsal.gpus": min(self.rehearsal.gpus, default=0),
             "data.validation_tokens": self.data.validation_tokens,
-            "data.batch_size": self.data.batch_size,
-            "distill.batch_size": self.distill.batch_size,
+            "data.batch": self.data.batch,
+            "distill.batch": self.distill.batch,
             "distill.coupled_pairs": self.distill.coupled_pairs,
             "score.tokens": self.score.tokens,
             "workload.batch": self.workload.batch,
             "workload.prompt": self.workload.prompt,
-            "gkd.batch_size": self.gkd.batch_size,
+            "gkd.batch": self.gkd.batch,
             "search.rounds": self.search.rounds,
             "search.n_solutions": self.search.n_solutions,
             "evaluate.batch_tokens": self.evaluate.batch_tokens,
@@ -174,14 +174,10 @@ class PuzzleConfig(TaskConfig):
             )
         if not self.search.frontier:
             raise UserError("search.frontier is empty: list parts of the latency, as in [0.8,0.6]")
-        if self.search.solver not in SOLVERS:
-            raise UserError(f"search.solver: {SOLVERS.unknown(self.search.solver)}")
-        portable = self.search.portable
-        if portable is not None and portable not in ENGINES:
-            raise UserError(f"search.portable: {ENGINES.unknown(portable)}")
-        for name in self.export:
-            if name not in EXPORTS:
-                raise UserError(f"export: {EXPORTS.unknown(name)}")
+        known("search.solver", SOLVERS, self.search.solver)
+        if self.search.portable is not None:
+            known("search.portable", ENGINES, self.search.portable)
+        known("export", EXPORTS, *self.export)
         if len(set(self.export)) < len(self.export):
             raise UserError(f"export={self.export} names one twice")
         if not self.budget.limits():
@@ -206,9 +202,9 @@ class PuzzleConfig(TaskConfig):
                 f"score.metric={self.score.metric} is not in a library of "
                 f"library={self.library.source}, choose one of {', '.join(RELEASED_METRICS)}"
             )
-        if released and self.search.batch_sizes:
+        if released and self.search.batches:
             raise UserError(
-                f"search.batch_sizes={self.search.batch_sizes} cannot be tried with "
+                f"search.batches={self.search.batches} cannot be tried with "
                 f"library={self.library.source}, which was measured at one batch size: set it to "
                 "null"
             )

@@ -32,7 +32,7 @@ from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.prices import blocks_of
-from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.rounds import Scored
 from adaptive.llm_puzzle.score import compare, score_library
 from adaptive.llm_puzzle.space import LayerSpace
@@ -131,11 +131,11 @@ def reduce(run: Puzzle, ctx: StageContext) -> None:
     scores = scored.repaired(run.space, metric, config.search.isotonic).scores
     problems = deploy.restricted(
         run,
-        {b: deploy.pricing_of(run, latency, b).problem(scores, metric) for b in run.batch_sizes},
+        {b: deploy.pricing_of(run, latency, b).problem(scores, metric) for b in run.batches},
     )
     budget = Budget(config.budget.limits())
     check = deploy.checker(run, ctx, problems, table, [])
-    found = search_child(problems, budget, config.search, check, config.verify.tighten)
+    found = search_child(problems, budget, config.search, check, config.search.tighten)
     points = latency_points(found.problem, config.search.frontier, config.search, budget)
     others = [allocation.choice for _, allocation, _ in points if allocation is not None]
     chosen = found.allocation.choice
@@ -230,7 +230,7 @@ def check(run: Puzzle, ctx: StageContext) -> None:
     libraries = {"kl": run.library(ctx), "kl.decoupled": Library(ctx.input("library"))}
     result = {
         f"coupled.{name}": compare(
-            parent, realise(parent, blocks, library), rows, run.config.score.batch_tokens
+            parent, realise_child(parent, blocks, library), rows, run.config.score.batch_tokens
         )["kl"]
         for name, library in libraries.items()
     }

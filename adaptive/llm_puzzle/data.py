@@ -120,9 +120,9 @@ class Rows:
         return Rows(ids_NT, torch.tensor([len(row) for row in rows]))
 
 
-def steps_for(tokens: int, rows: Rows, batch_size: int) -> int:
-    """Steps of ``batch_size`` rows that see about ``tokens`` tokens."""
-    return max(1, round(tokens / (rows.tokens / len(rows) * min(batch_size, len(rows)))))
+def steps_for(tokens: int, rows: Rows, batch: int) -> int:
+    """Steps of ``batch`` rows that see about ``tokens`` tokens."""
+    return max(1, round(tokens / (rows.tokens / len(rows) * min(batch, len(rows)))))
 
 
 def read_rows(
@@ -229,7 +229,7 @@ def random_rows(vocab: int, length: int, tokens: int) -> Rows:
 
 @torch.inference_mode()
 def sample_rows(
-    model: PuzzleForCausalLM, length: int, tokens: int, batch_size: int, temperature: float = 1.0
+    model: PuzzleForCausalLM, length: int, tokens: int, batch: int, temperature: float = 1.0
 ) -> Iterator[Rows]:
     """Batches of rows sampled from a model itself, each from BOS on until EOS or ``length``.
 
@@ -239,7 +239,7 @@ def sample_rows(
         model: the parent; its random state is PyTorch's global one.
         length: tokens in a row, at most.
         tokens: tokens in all, at least.
-        batch_size: rows sampled at once.
+        batch: rows sampled at once.
         temperature: of sampling.
 
     Raises:
@@ -258,12 +258,12 @@ def sample_rows(
     eos = model.config.eos_token_id
     ends = torch.tensor([eos] if isinstance(eos, int) else eos or [], device=model.device)
     engine = engine_of(model)
-    caches = engine.make_caches(batch_size, length)
+    caches = engine.make_caches(batch, length)
     count = 0
     while count < tokens:
-        ids_BT = torch.full((batch_size, length), bos, device=model.device)
-        ended_B = torch.zeros(batch_size, dtype=torch.bool, device=model.device)
-        lengths_B = torch.full((batch_size,), length, device=model.device)
+        ids_BT = torch.full((batch, length), bos, device=model.device)
+        ended_B = torch.zeros(batch, dtype=torch.bool, device=model.device)
+        lengths_B = torch.full((batch,), length, device=model.device)
         for position in range(length - 1):
             logits_BV, _ = engine.decode(ids_BT[:, position], position, caches)
             next_B = torch.multinomial((logits_BV.float() / temperature).softmax(-1), 1)[:, 0]

@@ -31,7 +31,7 @@ from adaptive.llm_puzzle.latency import (
 )
 from adaptive.llm_puzzle.parent import load_parent
 from adaptive.llm_puzzle.prices import Pricing, blocks_of
-from adaptive.llm_puzzle.realise import child_config, realise
+from adaptive.llm_puzzle.realise import child_config, realise_child
 from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage, search_before
 from adaptive.llm_puzzle.runtime import engine_of
 from adaptive.llm_puzzle.score import compare
@@ -108,7 +108,7 @@ def step(run: Puzzle, ctx: StageContext, index: int) -> None:
     first = index == 1
     scored = Scored.load(ctx.input("scores" if first else f"scores_{index - 1}"), run.space)
     repaired = scored.repaired(run.space, config.score.metric, config.search.isotonic)
-    batches = run.batch_sizes if first else [_batch(ctx, f"search_{index - 1}")]
+    batches = run.batches if first else [_batch(ctx, f"search_{index - 1}")]
     scores, metric = repaired.scores, config.score.metric
     problems = restricted(
         run, {b: pricing_of(run, latency, b).problem(scores, metric) for b in batches}
@@ -152,14 +152,14 @@ def search(run: Puzzle, ctx: StageContext) -> None:
     isotonic = config.search.isotonic
     repaired = scored.repaired(run.space, metric, isotonic and not run.coupled)
     base = scored.own[metric]
-    batches = [_batch(ctx, before)] if before else run.batch_sizes
+    batches = [_batch(ctx, before)] if before else run.batches
     pricings = {b: pricing_of(run, latency, b) for b in batches}
     budget = Budget(config.budget.limits())
     problems = restricted(run, {b: p.problem(repaired.scores, metric) for b, p in pricings.items()})
 
     checks: list[dict[str, float]] = []
     check = checker(run, ctx, problems, user_table, checks)
-    attempts = config.verify.tighten
+    attempts = config.search.tighten
 
     def find(exclude: Sequence[np.ndarray]) -> Found:
         try:
@@ -302,7 +302,7 @@ def _measured_kl(run: Puzzle, ctx: StageContext, choices: Sequence[np.ndarray]) 
     return [
         compare(
             parent,
-            realise(parent, blocks_of(run.space, choice), library),
+            realise_child(parent, blocks_of(run.space, choice), library),
             rows,
             run.config.score.batch_tokens,
         )["kl"]

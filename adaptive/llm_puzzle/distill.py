@@ -35,7 +35,7 @@ def build_variants(
     config: DistillConfig,
     library: Library,
     seed: int,
-    batch_size: int,
+    batch: int,
     track: Callable[[Iterator[Job], int], Iterable[Job]] = lambda jobs, _: jobs,
     log: Callable[[VariantRecord], None] = lambda _: None,
     store: Store | None = None,
@@ -55,7 +55,7 @@ def build_variants(
         config: initialisation and training.
         library: where variants go; ones already there are kept.
         seed: together with the option it fixes a variant's training.
-        batch_size: rows in one pass of the parent.
+        batch: rows in one pass of the parent.
         track: progress over the options of each group of layers.
         log: called with each new variant's record.
         store: where activations wait; None keeps them on the model's device.
@@ -76,7 +76,7 @@ def build_variants(
         return
 
     def jobs() -> Iterator[Job]:
-        passing = iter(walk(model, rows, batch_size, store, relay))
+        passing = iter(walk(model, rows, batch, store, relay))
         for group, options in zip(together, jobs_of, strict=True):
             found = list(itertools.islice(passing, len(group)))
             yield from ((found, option) for option in options)
@@ -85,7 +85,7 @@ def build_variants(
     speed = speed or Speed()
     for group, option in track(jobs(), sum(map(len, jobs_of))):
         if trainer is None or trainer.group is not group:
-            trainer = GroupTrainer(model, group, rows, config, batch_size, seed, speed, apart)
+            trainer = GroupTrainer(model, group, rows, config, batch, seed, speed, apart)
         having = [i for i, at in enumerate(group) if option in wanted[at.index]]
         for module, record in trainer(option, having):
             if library.record(record.layer, option) is None:

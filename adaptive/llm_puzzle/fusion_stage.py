@@ -21,7 +21,7 @@ from adaptive.llm_puzzle.fusion import fuse, fused_blocks, runs
 from adaptive.llm_puzzle.latency import make_clock, profile_space
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.prices import Pricing
-from adaptive.llm_puzzle.realise import child_config, realise
+from adaptive.llm_puzzle.realise import child_config, realise_child
 from adaptive.llm_puzzle.score import compare
 from adaptive.llm_puzzle.shapes import DTYPES, shape
 from adaptive.llm_puzzle.space import LayerSpace
@@ -132,7 +132,7 @@ def _kl(
     made = fuse(parent, blocks, merged, library, ctx.dir)
 
     def measure(blocks: Sequence[BlockOption], library: Library) -> float:
-        child = realise(parent, blocks, library)
+        child = realise_child(parent, blocks, library)
         return compare(parent, child, rows, run.config.score.batch_tokens)["kl"]
 
     return _change(measure(blocks, library), measure(fused_blocks(blocks, merged), made))

@@ -54,10 +54,10 @@ class _Part:
 
     @staticmethod
     def of(
-        model: PuzzleForCausalLM, at: LayerActivations, held: int, batch_size: int, ridge: float
+        model: PuzzleForCausalLM, at: LayerActivations, held: int, batch: int, ridge: float
     ) -> _Part:
         train = at.part(slice(held, None))
-        initialise = LayerInitialiser(model, train, batch_size, ridge)
+        initialise = LayerInitialiser(model, train, batch, ridge)
         return _Part(train, at.part(slice(held)) if held else train, initialise)
 
 
@@ -72,7 +72,7 @@ class GroupTrainer:
         group: activations of the layers.
         rows: that they belong to.
         config: initialisation and training.
-        batch_size: rows at once where nothing is trained.
+        batch: rows at once where nothing is trained.
         seed: together with the option it fixes a variant's training.
         speed: is added to.
         library: of variants trained apart; only pairs need it.
@@ -84,17 +84,17 @@ class GroupTrainer:
         group: list[LayerActivations],
         rows: Rows,
         config: DistillConfig,
-        batch_size: int,
+        batch: int,
         seed: int,
         speed: Speed,
         library: Library | None = None,
     ):
-        self.model, self.config, self.batch_size, self.seed = model, config, batch_size, seed
+        self.model, self.config, self.batch, self.seed = model, config, batch, seed
         self.group, self.speed, self.library = group, speed, library
         held = max(1, len(rows) // HELD_OUT) if len(rows) > 1 else 0
         self.rows = Rows(rows.ids_NT[held:], rows.lengths_N[held:])
         self.positions = Positions.of(model, group[0].x_NTH)
-        self.parts = [_Part.of(model, at, held, batch_size, config.ridge) for at in group]
+        self.parts = [_Part.of(model, at, held, batch, config.ridge) for at in group]
 
     def __call__(
         self, option: Option, layers: Sequence[int]
@@ -158,10 +158,10 @@ class GroupTrainer:
             weight_decay=0.0,
             fused=fused,
         )
-        steps = steps_for(config.tokens, self.rows, config.batch_size)
+        steps = steps_for(config.tokens, self.rows, config.batch)
         watch = _Watch(trainee, config.early_stop, steps, lambda: self._losses(trainee, held))
         seed = stage_seed(self.seed, f"{side(option)}/{option.label}")
-        order = list(self.rows.training_indices(config.batch_size, steps, seed))
+        order = list(self.rows.training_indices(config.batch, steps, seed))
         tokens = 0
         coming = self._batches(train, order)
         # What waits elsewhere is fetched while the step before it computes.
@@ -215,7 +215,7 @@ class GroupTrainer:
     def loss(self, module: PuzzleLayer, option: Option, held: LayerActivations) -> float:
         """Normalised error of the block on held-out rows."""
         error = energy = 0.0
-        for at in held.batches(self.batch_size):
+        for at in held.batches(self.batch):
             y_MH = at.y_NTH[at.mask_NT]
             error += (self._output(module, option, at) - y_MH).double().square().sum().item()
             energy += y_MH.double().square().sum().item()
@@ -233,7 +233,7 @@ class GroupTrainer:
     def _losses(self, trainee: Trainee, held: Sequence[LayerActivations]) -> torch.Tensor:
         """The held-out losses of variants in training, [G]."""
         count, total_G = 0, torch.zeros(trainee.size, dtype=torch.float64)
-        for batches in zip(*(at.batches(self.batch_size) for at in held), strict=True):
+        for batches in zip(*(at.batches(self.batch) for at in held), strict=True):
             tokens = int(batches[0].mask_NT.sum())
             total_G += tokens * _errors_G(trainee, batches).double().cpu()
             count += tokens

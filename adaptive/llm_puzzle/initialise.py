@@ -33,7 +33,7 @@ class LayerInitialiser:
     Args:
         model: the parent.
         activations: of the layer, on the calibration rows.
-        batch_size: rows at once.
+        batch: rows at once.
         ridge: see :meth:`Moments.solve`.
     """
 
@@ -41,12 +41,12 @@ class LayerInitialiser:
         self,
         model: PuzzleForCausalLM,
         activations: LayerActivations,
-        batch_size: int,
+        batch: int,
         ridge: float,
     ):
         self.model = model
         self.at = activations
-        self.batch_size = batch_size
+        self.batch = batch
         self.ridge = ridge
         self.positions = Positions.of(model, activations.x_NTH)
 
@@ -77,7 +77,7 @@ class LayerInitialiser:
         mlp = self.at.layer.mlp
 
         def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            for at in self.at.batches(self.batch_size):
+            for at in self.at.batches(self.batch):
                 mid_MH = at.mid_NTH[at.mask_NT]
                 h_MI = mlp.channels(at.layer.post_attention_layernorm(mid_MH))
                 yield h_MI, nn.functional.linear(h_MI, mlp.down_proj.weight)
@@ -87,7 +87,7 @@ class LayerInitialiser:
     @cached_property
     def _ffn_input_moments(self) -> Moments:
         def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            for at in self.at.batches(self.batch_size):
+            for at in self.at.batches(self.batch):
                 n_MH = at.layer.post_attention_layernorm(at.mid_NTH[at.mask_NT])
                 yield n_MH, at.layer.mlp(n_MH)
 
@@ -127,7 +127,7 @@ class LayerInitialiser:
     @cached_property
     def _attention_input_moments(self) -> Moments:
         def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            for at in self.at.batches(self.batch_size):
+            for at in self.at.batches(self.batch):
                 yield at.layer.input_layernorm(at.x_NTH[at.mask_NT]), _attention_output(at)
 
         return Moments.of(pairs())
@@ -160,7 +160,7 @@ class LayerInitialiser:
 
     def _pooled_pairs(self, variant: PuzzleLayer) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         bias = variant.self_attn.o_proj.bias
-        for at in self.at.batches(self.batch_size):
+        for at in self.at.batches(self.batch):
             heads_BTF = self.positions.heads(variant, at.x_NTH)
             y_MH = _attention_output(at)
             yield heads_BTF[at.mask_NT], y_MH if bias is None else y_MH - bias

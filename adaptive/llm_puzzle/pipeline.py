@@ -55,7 +55,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
         check_installed()
     identity = [run.parent_fingerprint, config.dtype]
     text = [config.data, *map(source_fingerprint, run.text_sources)]
-    budget = [config.budget, config.workload, config.cost, config.verify.tighten]
+    budget = [config.budget, config.workload, config.cost]
     last = _searched(replace(config.search, interactions=0))
     partial_way = {**last, "n_solutions": 1, "frontier": []}
     rounds, last_scores = config.search.rounds, scores_stage(config.search, run.coupled)
@@ -75,7 +75,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             "costs",
             partial(deploy.price, run),
             (),
-            [identity, config.space, config.cost, config.workload, run.batch_sizes, run.origin],
+            [identity, config.space, config.cost, config.workload, run.batches, run.origin],
         ),
         Stage("calibration", partial(calibrate, run), (), [identity, text]),
         Stage(

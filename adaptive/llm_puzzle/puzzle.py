@@ -90,13 +90,13 @@ class Puzzle:
         return [source for source in (data.calibration, data.validation) if source]
 
     @property
-    def batch_sizes(self) -> list[int]:
-        return self.config.search.batch_sizes or [self.config.workload.batch]
+    def batches(self) -> list[int]:
+        return self.config.search.batches or [self.config.workload.batch]
 
     @property
     def workloads(self) -> dict[int, Workload]:
         work = self.config.workload
-        return {batch: Workload(batch, work.prompt, work.output) for batch in self.batch_sizes}
+        return {batch: Workload(batch, work.prompt, work.output) for batch in self.batches}
 
     @property
     def lengths(self) -> dict[str, tuple[int, int]]:

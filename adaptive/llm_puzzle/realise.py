@@ -18,17 +18,8 @@ def child_config(parent: PuzzleModelConfig, blocks: Sequence[BlockOption]) -> Pu
     return PuzzleModelConfig(**values)
 
 
-def random_model(config: PuzzleModelConfig, like: PuzzleForCausalLM) -> PuzzleForCausalLM:
-    """A model with random weights, of the dtype and on the device of another: for timing."""
-    model: PuzzleForCausalLM = PuzzleForCausalLM(config)
-    model.to(device=like.device, dtype=like.dtype)  # pyrefly: ignore[missing-argument]
-    # Rotary frequencies are not weights: they stay in single precision.
-    model.model.rotary_emb = copy.deepcopy(like.model.rotary_emb)
-    return model.eval().requires_grad_(False)
-
-
 @torch.no_grad()
-def realise(
+def realise_child(
     parent: PuzzleForCausalLM,
     blocks: Sequence[BlockOption],
     library: Library,

@@ -26,7 +26,7 @@ from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.isotonic import Repair, repair
 from adaptive.llm_puzzle.library import Library
-from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.score import METRICS, LayerScores, compare, load_scores, score_library
 from adaptive.llm_puzzle.settings import SearchConfig
 from adaptive.llm_puzzle.space import LayerSpace
@@ -125,7 +125,7 @@ def rescore(run: Puzzle, ctx: StageContext, index: int) -> None:
     library = Library(ctx.input("library"))
     found = json.loads((ctx.input(f"search_{index}") / "step.json").read_text(encoding="utf-8"))
     blocks = [BlockOption.from_config(entry) for entry in found["blocks"]]
-    child = realise(parent, blocks, library)
+    child = realise_child(parent, blocks, library)
     rows = Rows.load(ctx.input("calibration") / "validation.safetensors").first(config.tokens)
     rows = rows.to(parent.device)
     own = compare(parent, child, rows, config.batch_tokens)

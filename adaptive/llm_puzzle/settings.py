@@ -54,7 +54,7 @@ class DataConfig:
     tokens: int = 65_536  # calibration tokens read or sampled
     validation_tokens: int = 16_384
     temperature: float = 1.0  # of sampling from the parent
-    batch_size: int = 64  # rows sampled, or evaluated, at once
+    batch: int = 64  # rows sampled, or evaluated, at once
 
 
 @dataclass
@@ -83,7 +83,7 @@ class DistillConfig:
     init: str = "ridge"  # or "paper"
     ridge: float = 1e-4  # regularisation, in units of the mean feature variance
     tokens: int = 131_072  # trained on per variant; 0: initialisation only
-    batch_size: int = 16  # rows a step
+    batch: int = 16  # rows a step
     learning_rate: float = 1e-3
     warmup: float = 0.05  # of the steps
     grad_clip: float = 1.0
@@ -164,6 +164,7 @@ class SearchConfig:
     solver: str = "mip"
     gap: float = 1e-4
     time_limit: float = 60.0
+    tighten: int = 2  # further searches, at most, where a measured latency misses the budget
     isotonic: bool = True  # repair ladders on which a cheaper option scores better: that is noise
     # searches, each after the first by scores taken again around the child of the one before
     rounds: int = 1
@@ -172,7 +173,7 @@ class SearchConfig:
     interactions: int = 0  # pairs of the child's layers replaced together, as a test of additivity
     fuse_ffn: bool = False  # merge consecutive FFNs freed from attention, if measured faster
     fuse_limit: float = 0.1  # rise of KL, relative, up to which a fused child is kept
-    batch_sizes: list[int] | None = None  # tried in turn, the best kept; null: workload.batch
+    batches: list[int] | None = None  # tried in turn, the best kept; null: workload.batch
     # engine that has to load the child, which restricts the options: vllm, sglang, tensorrt-llm,
     # llama.cpp, mlx-lm; null: none in particular
     portable: str | None = None
@@ -195,7 +196,7 @@ class GKDConfig:
     """Global knowledge distillation of the child (and, on the same tokens, of every baseline)."""
 
     tokens: int = 262_144
-    batch_size: int = 16  # documents a step
+    batch: int = 16  # documents a step
     learning_rate: float = 1e-3
     warmup: float = 0.05
     grad_clip: float = 1.0
@@ -242,4 +243,3 @@ class VerifyConfig:
     """Measuring the child against the promise."""
 
     seconds: float = 15.0
-    tighten: int = 2  # searches again, at most, with the limit scaled by what was measured

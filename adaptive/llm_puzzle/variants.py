@@ -84,7 +84,7 @@ def train(
         distill,
         Library(ctx.dir),
         ctx.seed,
-        run.config.data.batch_size,
+        run.config.data.batch,
         track=lambda jobs, total: ctx.track(jobs, total, "distilling variants", unit="variant"),
         log=made,
         store=store,

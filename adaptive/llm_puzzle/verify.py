@@ -11,8 +11,7 @@ import torch
 from adaptive.core import Allocation, Workload
 from adaptive.core.cost import MeasuredTable
 from adaptive.core.engine import Engine
-from adaptive.core.engine.verify import Verification, check_fits, stride_of
-from adaptive.core.engine.verify import verify as core_verify
+from adaptive.core.engine.verify import Verification, check_fits, stride_of, verify
 from adaptive.core.hardware import Clock
 from adaptive.core.run import resolve_device
 from adaptive.llm_puzzle.blocks import BlockOption
@@ -29,7 +28,7 @@ from adaptive.llm_puzzle.space import LayerSpace
 Model = str | os.PathLike[str] | PuzzleForCausalLM | PuzzleModelConfig
 
 
-def verify(
+def verify_model(
     model: Model,
     workload: Workload,
     *,
@@ -40,7 +39,7 @@ def verify(
 ) -> Verification:
     """Runs a model the way a server would and holds what it takes against what was predicted.
 
-    >>> verify("runs/twice/artifacts/child/model", Workload(16, 512, 128)).rows()
+    >>> verify_model("runs/twice/artifacts/child/model", Workload(16, 512, 128)).rows()
 
     Args:
         model: a child's or parent's directory (or ``zoo:NAME``), a loaded model, or a
@@ -81,23 +80,23 @@ def verify(
     table = MeasuredTable(
         table.origin, table, mode=clock.mode, context_stride=stride, notes=table.notes
     )
-    return core_verify(stack(config), workload, table, clock, dtype, engine=engine, seconds=seconds)
+    return verify(stack(config), workload, table, clock, dtype, engine=engine, seconds=seconds)
 
 
 def verify_allocation(
     allocation: Allocation, pricing: Pricing, device: str = "auto", **options: Any
 ) -> Verification:
-    """:func:`verify` of the model that an allocation chooses, at the workload of its prices.
+    """:func:`verify_model` of the model that an allocation chooses, at the workload of its prices.
 
     Args:
         allocation: an answer to ``pricing.problem(...)``.
         pricing: what priced the options.
         device: of torch.
-        options: ``table`` and ``seconds`` of ``verify``.
+        options: ``table`` and ``seconds`` of ``verify_model``.
     """
     blocks = blocks_of(pricing.space, allocation.choice)
     config = child_config(pricing.config, blocks)
-    return verify(config, pricing.workload, dtype=pricing.dtype, device=device, **options)
+    return verify_model(config, pricing.workload, dtype=pricing.dtype, device=device, **options)
 
 
 @dataclass(frozen=True)

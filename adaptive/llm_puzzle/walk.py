@@ -178,7 +178,7 @@ class Relay:
 def walk(
     model: PuzzleForCausalLM,
     rows: Rows,
-    batch_size: int,
+    batch: int,
     store: Store | None = None,
     relay: Relay | None = None,
 ) -> Iterator[LayerActivations]:
@@ -190,7 +190,7 @@ def walk(
     Args:
         model: the parent.
         rows: on any device.
-        batch_size: rows computed at once.
+        batch: rows computed at once.
         store: where activations wait; None keeps them on the model's device.
         relay: who has which layers; None is one process that has all.
     """
@@ -201,10 +201,7 @@ def walk(
     store = store or Store("device", device)
     size = (*rows.ids_NT.shape, model.config.hidden_size)
     mask_NT = rows.mask_NT.to(device if store.place == "device" else "cpu")
-    parts = [
-        slice(start, min(start + batch_size, len(rows)))
-        for start in range(0, len(rows), batch_size)
-    ]
+    parts = [slice(start, min(start + batch, len(rows))) for start in range(0, len(rows), batch)]
     x_NTH = store.empty(size, model.dtype)
     positions = Positions.of(model, x_NTH)
     # A parent that is read from disk is gone through once, not once for each part.

@@ -8,8 +8,9 @@ registered by :mod:`adaptive._plugin`: at once where timm is loaded, else as soo
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from adaptive._lazy import lazy
 
 if TYPE_CHECKING:
     from adaptive.quadformer.baselines import BASELINES
@@ -17,19 +18,28 @@ if TYPE_CHECKING:
     from adaptive.quadformer.factory import create
     from adaptive.quadformer.latency import tokens_for
     from adaptive.quadformer.model import Quadformer
+    from adaptive.quadformer.models import load_trained
+    from adaptive.quadformer.settings import EvaluateConfig
 
-__all__ = ["BASELINES", "Quadformer", "create", "export_onnx", "tokens_for"]
+__all__ = [
+    "BASELINES",
+    "EvaluateConfig",
+    "Quadformer",
+    "create",
+    "export_onnx",
+    "load_trained",
+    "tokens_for",
+]
 
-_HOMES = {
-    "BASELINES": "baselines",
-    "Quadformer": "model",
-    "create": "factory",
-    "export_onnx": "export",
-    "tokens_for": "latency",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "BASELINES": "baselines",
+        "EvaluateConfig": "settings",
+        "Quadformer": "model",
+        "create": "factory",
+        "export_onnx": "export",
+        "load_trained": "models",
+        "tokens_for": "latency",
+    },
+)

@@ -66,7 +66,7 @@ def tokens_for(
     *,
     batch: int,
     device: str | None = None,
-    settings: EvaluateConfig | None = None,
+    config: EvaluateConfig | None = None,
 ) -> LatencyChoice:
     """The most tokens with which a batch takes no longer than a latency.
 
@@ -80,17 +80,17 @@ def tokens_for(
         batch: images in a forward.
         device: None: where the model is; or a published device whose tables ship with the package
             (``"h100-sxm"``), which need not be present: then prior and selection are not priced.
-        settings: threads, precision, compilation and the seconds that measuring may take; None: the
+        config: threads, precision, compilation and the seconds that measuring may take; None: the
             defaults of ``quadformer_eval``.
 
     Raises:
         UserError: a latency that not even the fewest tokens meet (says what they take), one that is
             no upper limit, or a device that is neither.
     """
-    settings, budget = settings or EvaluateConfig(), Budget({"latency": latency})
+    config, budget = config or EvaluateConfig(), Budget({"latency": latency})
     if batch < 1:
         raise UserError(f"batch={batch} must be at least 1")
-    times, source = _prices(model, batch, device, settings)
+    times, source = _prices(model, batch, device, config)
     feasible = model.geometry.feasible()
     limit = _limit(times, budget, feasible[-1])
     tokens = times.most_tokens(limit, feasible)
@@ -110,7 +110,7 @@ def _limit(times: TokenTimes, budget: Budget, full_grid: int) -> float:
 
 
 def _prices(
-    model: Quadformer, batch: int, device: str | None, settings: EvaluateConfig
+    model: Quadformer, batch: int, device: str | None, config: EvaluateConfig
 ) -> tuple[TokenTimes, str]:
     """What forwards of the model take, and where that is known from."""
     here = str(model.mean_C11.device)
@@ -128,15 +128,15 @@ def _prices(
             f"device={device}, but the model is on {here}: move it with model.to({device!r}), or "
             f"name a device whose tables ship: {', '.join(shipped_devices())}"
         )
-    clock = make_clock(here, settings)
+    clock = make_clock(here, config)
     shape = vit_shape(model)
     found = match_device(torch.cuda.get_device_name(here)) if here.startswith("cuda") else None
     if found is not None and found.name in shipped_devices() and shape is not None:
         times = _shipped(model, shape, found.name, batch, clock.origin)
-        if times is not None and settings.amp:
-            before = _before(model, batch, clock, settings)
+        if times is not None and config.amp:
+            before = _before(model, batch, clock, config)
             return replace(times, before=before), f"shipped table of {found.name}"
-    return _measured(model, batch, clock, settings), "measured here"
+    return _measured(model, batch, clock, config), "measured here"
 
 
 def _same_device(asked: str, here: str) -> bool:
@@ -182,12 +182,12 @@ def _shipped(
 
 
 def _measured(
-    model: Quadformer, batch: int, clock: Clock, settings: EvaluateConfig
+    model: Quadformer, batch: int, clock: Clock, config: EvaluateConfig
 ) -> MeasuredTokens:
     """Prices of the model itself, measured now unless they have been."""
     origin = clock.origin
     table = MeasuredTable.open(default_table_path(origin), origin, mode=clock.mode)
-    times = MeasuredTokens(table, model_key(model), batch, dtype_of(model, clock.device, settings))
+    times = MeasuredTokens(table, model_key(model), batch, dtype_of(model, clock.device, config))
     feasible = list(model.geometry.feasible())
     # The full grid needs no prior and no selection: the line must not lead up to it.
     inner = feasible[:-1] or feasible
@@ -201,11 +201,11 @@ def _measured(
         image_BCHW = random_images(model, batch)
         timings = clock.compare(
             {
-                name: partial(forward, model, image_BCHW, key.length, settings)
+                name: partial(forward, model, image_BCHW, key.length, config)
                 for name, key in missing.items()
             },
             None if clock.device.startswith("cuda") else 1,
-            max_seconds=settings.seconds,
+            max_seconds=config.seconds,
             min_rounds=MIN_ROUNDS,
         )
         for name, timing in timings.items():
@@ -214,22 +214,22 @@ def _measured(
     return times
 
 
-def forward(model: Quadformer, image_BCHW: Tensor, tokens: int, settings: EvaluateConfig) -> Tensor:
-    """Logits in the precision of the settings: what is timed."""
-    with autocast(str(image_BCHW.device), settings.amp):
+def forward(model: Quadformer, image_BCHW: Tensor, tokens: int, config: EvaluateConfig) -> Tensor:
+    """Logits in the precision of ``evaluate``: what is timed."""
+    with autocast(str(image_BCHW.device), config.amp):
         return model(image_BCHW, num_tokens=tokens)
 
 
-def _before(model: Quadformer, batch: int, clock: Clock, settings: EvaluateConfig) -> float:
+def _before(model: Quadformer, batch: int, clock: Clock, config: EvaluateConfig) -> float:
     """Seconds of prior and selection, which tables of a ViT's blocks do not know."""
     tokens = model.geometry.nearest(model.geometry.cells / 2)
     image_BCHW = random_images(model, batch)
 
     def call() -> Tensor:
-        with autocast(clock.device, settings.amp):
+        with autocast(clock.device, config.amp):
             return model.select(image_BCHW, tokens).node_BN
 
-    return clock.time(call, max_seconds=settings.seconds).median
+    return clock.time(call, max_seconds=config.seconds).median
 
 
 def random_images(model: Quadformer, batch: int) -> Tensor:
@@ -238,9 +238,9 @@ def random_images(model: Quadformer, batch: int) -> Tensor:
     return torch.rand(batch, 3, *model.img_size, dtype=weight.dtype, device=weight.device)
 
 
-def dtype_of(model: Quadformer, device: str, settings: EvaluateConfig) -> str:
+def dtype_of(model: Quadformer, device: str, config: EvaluateConfig) -> str:
     """What is computed in, as tables call it."""
-    if settings.amp and device.startswith("cuda"):
+    if config.amp and device.startswith("cuda"):
         return "bf16"
     return SHORT[model.vit.patch_embed.proj.weight.dtype]
 

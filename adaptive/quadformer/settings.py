@@ -138,12 +138,12 @@ class TrainConfig:
     # tokens of each step, drawn at random, so that one model serves every budget; empty: the full
     # grid
     num_tokens: list[int] = field(default_factory=list)
-    lr: float = 1e-3
-    lr_end: float = 1e-5
+    learning_rate: float = 1e-3
+    learning_rate_end: float = 1e-5
     warmup_epochs: float = 10.0
     weight_decay: float = 0.05
     layer_decay: float | None = None  # factor of the rate from each layer to the one below it
-    clip: float = 1.0  # largest norm of the whole gradient; 0: no limit
+    grad_clip: float = 1.0  # largest norm of the whole gradient; 0: no limit
     smoothing: float = 0.1  # of the labels
     ema: float = 0.9998  # limit of the decay of averaged weights, which rises from 0; 0: none
     amp: bool = True  # bfloat16 autocast on a GPU
@@ -154,8 +154,10 @@ class TrainConfig:
 
     def validate(self) -> None:
         """Raises UserError for settings that cannot train."""
-        positive("train", self, "epochs", "batch", "accumulate", "lr", "validate_epochs")
-        not_negative("train", self, "lr_end", "warmup_epochs", "weight_decay", "clip")
+        positive("train", self, "epochs", "batch", "accumulate", "learning_rate", "validate_epochs")
+        not_negative(
+            "train", self, "learning_rate_end", "warmup_epochs", "weight_decay", "grad_clip"
+        )
         not_negative("train", self, "checkpoint_seconds")
         share("train", self, "smoothing")
         if not 0 <= self.ema < 1:

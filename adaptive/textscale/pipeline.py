@@ -61,7 +61,7 @@ def eval_stages(config: TextEvalConfig) -> list[Stage]:
             "second",
             partial(comparison.second_look, config),
             ("single",),
-            [*both, config.budget, config.oracle, config.calibrate],
+            [*both, config.budget, config.oracle, config.calibrate, comparison.PICTURED],
         ),
         Stage("report", partial(_report, config), ("single", "others", "second"), [config]),
         Stage("readable", partial(comparison.refuse_unreadable, config), ("second",)),

@@ -55,11 +55,6 @@ class Regions:
     def __len__(self) -> int:
         return len(self.scale_R)
 
-    @property
-    def confidence_R(self) -> Float[ndarray, " R"]:
-        """That there is text of about this height: probability by how sure the scale is."""
-        return self.probability_R * np.minimum(1, _SPREAD / self.spread_R)
-
 
 def find_regions(
     maps: TextMaps,

@@ -16,6 +16,8 @@ from pathlib import Path
 from adaptive.core.errors import UserError
 from adaptive.core.registry import Registry
 
+__all__ = ["LLAMA", "MODELS", "PREFIX", "QUADFORMER", "TEXTSCALE", "Kind", "Model", "names", "path"]
+
 PREFIX = "zoo:"  # of a model's name in a setting
 
 

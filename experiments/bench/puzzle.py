@@ -155,7 +155,7 @@ def main() -> None:
     if arguments.distilled:
         space = search_space(SpaceConfig(layers=list(range(arguments.distilled))), blocks)
         rows = random_rows(shape.vocab, arguments.length, arguments.distill_tokens)
-        config = DistillConfig(tokens=arguments.distill_tokens, batch_size=arguments.batch_rows)
+        config = DistillConfig(tokens=arguments.distill_tokens, batch=arguments.batch_rows)
         result["distillation"] = bench_distillation(model, space, rows, config, peak)
         print(json.dumps(result["distillation"], indent=2), flush=True)
     space = search_space(SpaceConfig(layers=arguments.searched), blocks)

@@ -33,25 +33,28 @@ import torch
 from adaptive.core import Budget, Workload, frontier, solve
 from adaptive.core.blockwise.baselines import BASELINES
 from adaptive.core.report import allocation_plot
-from adaptive.llm_puzzle.data import Rows, sample_rows
-from adaptive.llm_puzzle.distill import build_variants
-from adaptive.llm_puzzle.evaluate import evaluate
-from adaptive.llm_puzzle.gkd import distill_globally
-from adaptive.llm_puzzle.latency import make_clock, open_table, profile_space
-from adaptive.llm_puzzle.library import Library
-from adaptive.llm_puzzle.parent import load_parent
-from adaptive.llm_puzzle.prices import Pricing, blocks_of
-from adaptive.llm_puzzle.realise import realise
-from adaptive.llm_puzzle.score import compare, score_library
-from adaptive.llm_puzzle.settings import (
+from adaptive.llm_puzzle import (
     CostConfig,
     DistillConfig,
     GKDConfig,
+    Library,
+    Pricing,
+    Rows,
     ScoreConfig,
     SpaceConfig,
+    blocks_of,
+    build_variants,
+    compare,
+    distill_globally,
+    load_parent,
+    measure_pair,
+    realise_child,
+    sample_rows,
+    score_library,
+    search_space,
 )
-from adaptive.llm_puzzle.space import search_space
-from adaptive.llm_puzzle.verify import measure_pair
+from adaptive.llm_puzzle.evaluate import evaluate
+from adaptive.llm_puzzle.latency import make_clock, open_table, profile_space
 
 # %matplotlib inline
 
@@ -66,7 +69,7 @@ torch.manual_seed(0)
 
 # %%
 parent = load_parent("zoo:llama-tiny", torch.device("cpu"), torch.float32)
-rows = Rows.concatenate(list(sample_rows(parent.model, length=128, tokens=12_000, batch_size=64)))
+rows = Rows.concatenate(list(sample_rows(parent.model, length=128, tokens=12_000, batch=64)))
 held = rows.first(2048)
 train = rows.select(torch.arange(len(held), len(rows)))
 print(f"{train.tokens} tokens to train on, {held.tokens} held out")
@@ -93,9 +96,7 @@ print(f"{len(space)} layers x {len(space[0].blocks)} blocks make {children:.1e} 
 # %%
 library = Library(work / "library")
 wanted = [layer.variants for layer in space]
-build_variants(
-    parent.model, wanted, train, DistillConfig(tokens=2048), library, seed=0, batch_size=128
-)
+build_variants(parent.model, wanted, train, DistillConfig(tokens=2048), library, seed=0, batch=128)
 print("layer 3:   paper's start, ridge, trained")
 for record in library.records(space):
     if record.layer == 3:
@@ -160,7 +161,7 @@ for row in points.table():
 
 # %%
 blocks = blocks_of(space, answer.choice)
-child = realise(parent.model, blocks, library)
+child = realise_child(parent.model, blocks, library)
 kl = compare(parent.model, child, held, 16_384)["kl"]
 timed = measure_pair(parent.model.config, child.config, job, "fp32", clock, 4.0)
 predicted = problem.reference_cost["latency"] / answer.cost["latency"]
@@ -178,7 +179,7 @@ choices = {"child": answer.choice, "greedy": BASELINES["greedy"](problem, budget
 for name, choice in choices.items():
     if choice is None:
         continue  # greedy found nothing within the budget
-    other = realise(parent.model, blocks_of(space, choice), library)
+    other = realise_child(parent.model, blocks_of(space, choice), library)
     start = evaluate(other, held, 16_384, parent.model)
     distill_globally(other, parent.model, train, GKDConfig(tokens=train.tokens), seed=0)
     end = evaluate(other, held, 16_384, parent.model)

@@ -52,9 +52,9 @@ pixel_B3HW = np.stack([np.asarray(photo).transpose(2, 0, 1) for photo in photos]
 # ## A model
 #
 # `create` wraps any plain ViT of timm; weights are random here (`pretrained=True` takes timm's,
-# and `adaptive.quadformer.models.load_trained` reads what `+exp=quadformer_train` leaves). The
-# *prior* says what makes a region worth small patches. `gain` is the squared error that splitting
-# a patch takes away: what the large patch would blur.
+# and `quadformer.load_trained` reads what `+exp=quadformer_train` leaves). The *prior* says what
+# makes a region worth small patches. `gain` is the squared error that splitting a patch takes
+# away: what the large patch would blur.
 
 # %%
 model = quadformer.create("vit_tiny_patch16_224", patch_size=14, prior="gain").eval()
@@ -133,9 +133,8 @@ dict(zip(NAMES, shared.lengths_B.tolist(), strict=True)), logits_BK.shape
 # present.
 
 # %%
-from adaptive.quadformer.settings import EvaluateConfig  # noqa: E402
 
-choice = quadformer.tokens_for(model, "50%", batch=3, settings=EvaluateConfig(seconds=10))
+choice = quadformer.tokens_for(model, "50%", batch=3, config=quadformer.EvaluateConfig(seconds=10))
 print(f"half the time buys {choice.tokens} of 256 tokens: {1e3 * choice.predicted:.0f} ms")
 
 published = quadformer.create("vit_small_patch16_224", img_size=256, patch_size=16)

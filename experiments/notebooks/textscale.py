@@ -30,22 +30,26 @@ import numpy as np
 from IPython.display import display
 from PIL import Image
 
-from adaptive.textscale.adaptive_detector import AdaptiveDetector
+from adaptive.textscale import (
+    BASELINES,
+    AdaptConfig,
+    AdaptiveDetector,
+    Detections,
+    RecallCurve,
+    TextMaps,
+    as_detector,
+)
 from adaptive.textscale.allocate import menu_of, within
-from adaptive.textscale.baselines import BASELINES
 from adaptive.textscale.canvas import Chips, compose
 from adaptive.textscale.cores import offset, shrink_distances
 from adaptive.textscale.data.config import RenderConfig
 from adaptive.textscale.data.render import Renderer
 from adaptive.textscale.detect.overlay import overlay
-from adaptive.textscale.detector import as_detector
 from adaptive.textscale.evaluate.by_height import recall_by_height
 from adaptive.textscale.evaluate.icdar import match, score
 from adaptive.textscale.packing import pack
-from adaptive.textscale.recall import RecallCurve
 from adaptive.textscale.regions import known_regions
-from adaptive.textscale.settings import AdaptConfig
-from adaptive.textscale.words import CANONICAL, Detections, TextMaps, short_sides
+from adaptive.textscale.words import CANONICAL, short_sides
 
 # %% [markdown]
 # ## A scene
@@ -140,11 +144,12 @@ menu = menu_of(regions, nothing_R, nothing_R + 1e-6, config, curve, curve)
 BUDGETS = [50_000, 100_000, 200_000, 400_000]
 answers = {pixels: within(menu, {"pixels": pixels}, {"pixels": 0}) for pixels in BUDGETS}
 for pixels, answer in answers.items():
-    price = answer.price["pixels"]
+    zooms = [label for label in answer.labels() if label != "skip"]
     print(
         f"{pixels:7,d} pixels: {answer.loss:4.1f} words missed, at least {answer.bound:4.1f}; "
-        f"10,000 more would save {1e4 * price:.2f}; {' '.join(answer.labels())}"
+        f"10,000 more would save {1e4 * answer.price['pixels']:.2f}"
     )
+    print(f"{'':16} {len(zooms)} of {len(regions)} regions: {' '.join(zooms)}")
 
 # %% [markdown]
 # Where pixels are short, they go to regions with many words for their area, and the others are
@@ -173,9 +178,9 @@ for canvas_hw3 in compose([image_HW3], chips, packing, config.gutter):
 # ## Both looks
 #
 # A prior is any object with `maps`, a network's answer to the small copy, and `boxes`, the words
-# that those maps show. `load_net` and `TextDetector` of `adaptive.textscale.network` are the real
-# one. This one draws what a perfect network would say: cores of the words, shrunk so that
-# neighbours come apart, and the logarithm of their scale over the canonical one.
+# that those maps show. `load_net` and `TextDetector` of `adaptive.textscale` are the real one. This
+# one draws what a perfect network would say: cores of the words, shrunk so that neighbours come
+# apart, and the logarithm of their scale over the canonical one.
 
 
 # %%
@@ -211,7 +216,7 @@ again = tuple(result.again[0].tolist())
 display(Image.fromarray(overlay(image_HW3, result.detections[0], result.regions[0], again)))
 
 # %% [markdown]
-# Red quads were found, green boxes were looked at again, grey ones were not.
+# Orange quads were found, blue boxes were looked at again, grey ones were not.
 #
 # ## Scoring
 #

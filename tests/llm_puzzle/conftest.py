@@ -17,7 +17,7 @@ from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
 from adaptive.llm_puzzle.parent import Parent, load_parent
-from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.realise import realise_child
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -91,7 +91,7 @@ def student(parent) -> PuzzleForCausalLM:
     empty = {"attention": {"kind": "no_op"}, "ffn": {"kind": "no_op"}}
     blocks = list(parent.blocks)
     blocks[1] = BlockOption.from_config(empty)
-    return realise(parent.model, blocks, Library(Path()))
+    return realise_child(parent.model, blocks, Library(Path()))
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny_puzzle import ROOFLINE
+from tiny_puzzle import files, library_of
 
-import adaptive
-from adaptive.core import Budget, ChoiceProblem, UserError
-from adaptive.core.run import Result
-from adaptive.llm_puzzle import deploy
+from adaptive.core import Budget, ChoiceProblem
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption, side
 from adaptive.llm_puzzle.coupled import reduced_space, trainable
 from adaptive.llm_puzzle.data import Rows
@@ -28,7 +23,7 @@ from adaptive.llm_puzzle.export.restrict import Restriction
 from adaptive.llm_puzzle.group_trainer import HELD_OUT, Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.parent import load_parent
-from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.score import compare, score_library
 from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.space import LayerSpace, search_space
@@ -40,7 +35,7 @@ NO_FFN = BlockOption(AttentionOption("gqa", 1), FFNOption("no_op"))
 NO_ATTENTION = BlockOption(AttentionOption("no_op"), FFNOption("linear"))
 WANTED = [[NARROW, NO_FFN], [], [LINEAR, NO_ATTENTION]]
 CPU = torch.device("cpu")
-CONFIG = DistillConfig(tokens=1500, batch_size=4, learning_rate=2e-3)
+CONFIG = DistillConfig(tokens=1500, batch=4, learning_rate=2e-3)
 # The batched product of attention has no kernel of its own on a CPU, of which torch warns.
 grouped = pytest.mark.filterwarnings("ignore:There is a performance drop")
 
@@ -53,19 +48,16 @@ def space(parent) -> list[LayerSpace]:
 @pytest.fixture(scope="module")
 def apart(parent, space, rows, tmp_path_factory) -> Library:
     """Halves with their closed-form starts, trained apart a little."""
-    made = Library(tmp_path_factory.mktemp("apart"))
-    config = DistillConfig(tokens=100, batch_size=4)
-    build_variants(
-        parent.model, [layer.variants for layer in space], rows, config, made, seed=0, batch_size=8
+    return library_of(
+        parent, space, rows, tmp_path_factory.mktemp("apart"), DistillConfig(tokens=100, batch=4)
     )
-    return made
 
 
 def couple(
     parent, apart, rows: Rows, directory: Path, config=CONFIG, wanted=WANTED, **more: Any
 ) -> list[VariantRecord]:
     library = Library(directory)
-    settings = {"seed": 3, "batch_size": 8, "apart": apart, **more}
+    settings = {"seed": 3, "batch": 8, "apart": apart, **more}
     build_variants(parent.model, wanted, rows, config, library, **settings)
     found = [library.record(i, block) for i, blocks in enumerate(wanted) for block in blocks]
     assert None not in found
@@ -78,19 +70,12 @@ def coupled(parent, apart, rows, tmp_path_factory) -> tuple[Path, list[VariantRe
     return directory, couple(parent, apart, rows, directory)
 
 
-def files(directory: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in directory.rglob("*.safetensors")
-    }
-
-
 def error(parent, rows: Rows, layer: int, weights: dict[str, torch.Tensor], block: BlockOption):
     """Normalised block error on held-out rows, from plain forward passes of a whole child."""
     held = rows.select(torch.arange(len(rows) // HELD_OUT))
     blocks = [block if i == layer else own for i, own in enumerate(parent.blocks)]
     state = {f"model.layers.{layer}.{name}": weight for name, weight in weights.items()}
-    child = realise(parent.model, parent.blocks, Library(Path()))
+    child = realise_child(parent.model, parent.blocks, Library(Path()))
     child.model.layers[layer] = type(child.model.layers[layer])(
         child.config, blocks[layer].to_config()
     )
@@ -114,7 +99,7 @@ def error(parent, rows: Rows, layer: int, weights: dict[str, torch.Tensor], bloc
 
 def test_the_library_names_pairs_by_both_halves(coupled):
     directory, records = coupled
-    assert sorted(files(directory)) == [
+    assert sorted(files(directory, "*.safetensors")) == [
         "layer_000/block-kv1+ffn24.safetensors",
         "layer_000/block-kv1+no_op.safetensors",
         "layer_002/block-linear+ffn24.safetensors",
@@ -147,7 +132,7 @@ def test_pairs_learn_more_together(coupled):
 
 @pytest.mark.parametrize("rate", [0.03, 1e3, 1e30])
 def test_no_pair_ends_worse_than_its_halves(parent, apart, rows, tmp_path, rate):
-    config = DistillConfig(tokens=200, batch_size=4, learning_rate=rate, warmup=0.0)
+    config = DistillConfig(tokens=200, batch=4, learning_rate=rate, warmup=0.0)
     for record in couple(parent, apart, rows, tmp_path, config):
         assert record.loss <= record.loss_start
         if rate > 1:
@@ -174,9 +159,9 @@ def test_both_halves_move(parent, apart, coupled):
 
 def test_halves_and_parent_are_left_alone(parent, apart, rows, tmp_path):
     weights = {name: weight.clone() for name, weight in parent.model.state_dict().items()}
-    halves = files(apart.directory)
+    halves = files(apart.directory, "*.safetensors")
     couple(parent, apart, rows, tmp_path)
-    assert files(apart.directory) == halves
+    assert files(apart.directory, "*.safetensors") == halves
     for name, weight in parent.model.state_dict().items():
         assert torch.equal(weight, weights[name])
 
@@ -194,12 +179,12 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(
 
     with pytest.raises(KeyboardInterrupt):
         couple(parent, apart, rows, tmp_path, log=kill)
-    assert len(files(tmp_path)) == finished
+    assert len(files(tmp_path, "*.safetensors")) == finished
     again, speed = [], Speed()
     couple(parent, apart, rows, tmp_path, log=again.append, speed=speed)
     assert len(made) + len(again) == 4
     assert speed.tokens == sum(record.tokens for record in again)  # nothing is trained twice
-    assert files(tmp_path) == files(coupled[0])
+    assert files(tmp_path, "*.safetensors") == files(coupled[0], "*.safetensors")
 
 
 @grouped
@@ -235,9 +220,9 @@ def test_weights_of_16_bits_are_trained_in_32(parent_dir, space, rows, tmp_path)
     halves = Library(tmp_path / "apart")
     start = DistillConfig(init="paper", tokens=0)
     build_variants(
-        low.model, [layer.variants for layer in space], rows, start, halves, seed=0, batch_size=8
+        low.model, [layer.variants for layer in space], rows, start, halves, seed=0, batch=8
     )
-    slow = DistillConfig(tokens=30_000, batch_size=8, learning_rate=2e-5, warmup=0.0)
+    slow = DistillConfig(tokens=30_000, batch=8, learning_rate=2e-5, warmup=0.0)
     (record,) = couple(low, halves, rows, tmp_path / "coupled", slow, [[NARROW], [], []])
     assert record.loss < 0.99 * record.loss_start
     stored = Library(tmp_path / "coupled").state(0, NARROW)
@@ -252,7 +237,7 @@ def test_a_child_takes_pairs_trained_together_where_there_are_any(parent, apart,
     blocks = [NARROW, NARROW, NO_ATTENTION]  # of layer 1 the library holds halves only
     library = Library(apart.directory, coupled[0])
     assert [library.holds_together(i, b) for i, b in enumerate(blocks)] == [True, False, True]
-    child = realise(parent.model, blocks, library)
+    child = realise_child(parent.model, blocks, library)
     for i, block in enumerate(blocks):
         found = child.model.layers[i].state_dict()
         wanted = (
@@ -262,7 +247,7 @@ def test_a_child_takes_pairs_trained_together_where_there_are_any(parent, apart,
         )
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-    halves = realise(parent.model, blocks, apart)
+    halves = realise_child(parent.model, blocks, apart)
     ids = torch.randint(3, 60, (2, 9))
     assert not torch.equal(child(ids).logits, halves(ids).logits)
     # Fewer bits are rounded from halves.
@@ -283,7 +268,7 @@ def test_scores_are_those_of_children_with_one_pair(
         assert np.isfinite(table_AF).sum() == len(pairs[layer]) and table_AF[0, 0] == 0
         for block in pairs[layer][1:]:
             blocks = [block if i == layer else own for i, own in enumerate(parent.blocks)]
-            child = realise(parent.model, blocks, library)
+            child = realise_child(parent.model, blocks, library)
             measured = compare(parent.model, child, rows, 10_000)["kl"]
             assert table_AF[options.index(block)] == pytest.approx(measured, rel=1e-3, abs=1e-6)
 
@@ -339,147 +324,3 @@ def test_an_alternative_that_a_reduced_space_leaves_nothing_is_none():
     alternatives = ([[False, True, False]] * 2, [[False, False, True]] * 2)
     found = Restriction(alternatives).apply({1: problem}, Budget({"latency": 4}))
     assert found[1].available.tolist() == [[False, False, True]] * 2
-
-
-# --- runs ---
-
-SETTINGS = [
-    *ROOFLINE,
-    "data.length=24",
-    "data.tokens=1500",
-    "data.validation_tokens=300",
-    "distill.tokens=200",
-    "distill.coupled_tokens=1500",
-    "score.tokens=200",
-    "verify.seconds=0.1",
-    "gkd.tokens=0",
-    "baselines=[uniform]",
-    "search.frontier=[0.8,0.6,0.5,0.4]",
-    "budget.latency=50%",
-]
-
-
-def experiment(parent_dir: Path, *overrides: str) -> adaptive.load:
-    return adaptive.load("puzzle_tiny", f"parent={parent_dir}", *SETTINGS, *overrides)
-
-
-@pytest.fixture(scope="module")
-def finished(parent_dir, tmp_path_factory) -> Result:
-    return experiment(parent_dir).run(tmp_path_factory.mktemp("coupled") / "run")
-
-
-def read(directory: Path, *path: str) -> Any:
-    return json.loads(directory.joinpath("artifacts", *path).read_text())
-
-
-def test_a_run_chooses_among_the_pairs_that_are_left(finished):
-    step = read(finished.dir, "search_decoupled", "step.json")
-    chosen = read(finished.dir, "search", "architectures.json")["child"]
-    assert all(block in pairs for block, pairs in zip(chosen, step["pairs"], strict=True))
-    assert all(len(pairs) <= 1 + 3 for pairs in step["pairs"])
-    problem = read(finished.dir, "search", "problem.json")
-    left = [sum(loss is not None for loss in row) for row in problem["loss"]]
-    assert left == [len(pairs) for pairs in step["pairs"]]
-    assert finished.summary["scores_coupled.not_finite"] == 0
-
-
-def test_the_summary_says_what_it_brought(finished, parent):
-    summary = finished.summary
-    records = read(finished.dir, "coupled", "coupled.json")
-    assert summary["coupled.pairs"] == len(records) > 0
-    assert summary["coupled.loss"] < summary["coupled.loss_start"]
-    assert summary["coupled.loss"] == pytest.approx(np.mean([r["loss"] for r in records]))
-    assert summary["coupled.tokens_per_second"] > 0
-    # Without global distillation the child on disk is the one made of pairs trained together.
-    child = load_parent(str(finished.dir / "artifacts/child/model"), CPU, torch.float32)
-    rows = Rows.load(finished.dir / "artifacts/calibration/validation.safetensors")
-    measured = compare(parent.model, child.model, rows, 10_000)["kl"]
-    assert summary["coupled.kl"] == pytest.approx(measured, rel=1e-4)
-    assert summary["coupled.kl.decoupled"] != pytest.approx(measured, rel=1e-3)
-    assert "Coupled distillation</h2>" in finished.report.read_text(encoding="utf-8")
-
-
-def test_the_child_is_made_of_the_pairs(finished):
-    chosen = read(finished.dir, "search", "architectures.json")["child"]
-    library = Library(Path(), finished.dir / "artifacts" / "coupled")
-    blocks = [BlockOption.from_config(entry) for entry in chosen]
-    held = [i for i, block in enumerate(blocks) if library.holds_together(i, block)]
-    assert held  # or the run shows nothing
-    weights = load_file(finished.dir / "artifacts" / "child" / "model" / "model.safetensors")
-    assert library.coupled is not None
-    for i in held:  # no global distillation in this run
-        for name, weight in library.coupled.state(i, blocks[i]).items():
-            assert torch.equal(weights[f"model.layers.{i}.{name}"], weight)
-
-
-def test_a_run_cut_short_ends_with_the_same_bytes(parent_dir, finished, tmp_path, monkeypatch):
-    run = Path(shutil.copytree(finished.dir, tmp_path / "run"))
-    done = run / "artifacts" / "coupled"
-    shutil.rmtree(done)
-    save, saved = Library.save, []
-
-    def cut(library: Library, option, module, record) -> None:
-        save(library, option, module, record)
-        saved.append(library.path(record.layer, option))
-        if len(saved) == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Library, "save", cut)
-    with pytest.raises(KeyboardInterrupt):
-        experiment(parent_dir).run(run)
-    assert saved[0].is_file() and not done.exists()
-    result = experiment(parent_dir).run(run)
-    assert len(saved) == len(set(saved)) == finished.summary["coupled.pairs"] > 1
-    assert files(done) == files(finished.dir / "artifacts" / "coupled")
-    for name in ("coupled.loss", "coupled.kl", "child.loss.gkd", "coupled.kl.decoupled"):
-        assert result.summary[name] == finished.summary[name]
-
-
-def test_a_promise_that_the_reduced_space_cannot_keep_leaves_the_first_child(
-    parent_dir, finished, tmp_path, monkeypatch
-):
-    """The first measurement of the last search asks for more than any pair that is left gives."""
-    run = Path(shutil.copytree(finished.dir, tmp_path / "run"))
-    measured: list[str] = []
-
-    def checker(run, ctx, problems, table, checks):
-        def measure(batch: int, choice: np.ndarray) -> float:
-            measured.append(ctx.name)
-            slow = 100.0 if measured.count("search") == 1 and ctx.name == "search" else 1.0
-            return slow * problems[batch].total(choice)["latency"]
-
-        return measure
-
-    monkeypatch.setattr(deploy, "checker", checker)
-    result = experiment(parent_dir, "baselines=[]", "search.gap=2e-4").run(run)
-    assert measured == ["search_decoupled", "search", "search"]
-    first = read(run, "search_decoupled", "step.json")["blocks"]
-    assert read(run, "search", "architectures.json")["child"] == first
-    assert result.summary["budget.met"] is True
-
-
-def test_halves_trained_apart_are_kept(parent_dir, finished, tmp_path, capsys):
-    """Whether pairs are trained together changes nothing before the first search."""
-    run = Path(shutil.copytree(finished.dir, tmp_path / "run"))
-    result = experiment(parent_dir, "distill.coupled_tokens=0").run(run)
-    log = capsys.readouterr().err
-    done = {line[1:].partition("]")[0] for line in log.splitlines() if "done before" in line}
-    assert done == {"costs", "calibration", "contexts", "library", "scores"}
-    assert not any(name.startswith("coupled") for name in result.summary)
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("search.rounds=2", r"^distill.coupled_tokens=1500 does not go with search.rounds=2"),
-        (
-            "search.fuse_ffn=true",
-            r"^distill.coupled_tokens=1500 does not go with search.fuse_ffn",
-        ),
-        ("distill.coupled_tokens=-1", r"^distill.coupled_tokens=-1 must not be negative"),
-        ("distill.coupled_pairs=0", r"^distill.coupled_pairs=0 must be at least 1"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(parent_dir, override, message):
-    with pytest.raises(UserError, match=message):
-        experiment(parent_dir, override).stages()

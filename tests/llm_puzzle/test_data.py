@@ -157,7 +157,7 @@ def test_a_parent_without_a_tokenizer(text):
 
 def test_sampled_rows_start_at_bos_and_end_at_eos_or_the_limit(parent):
     torch.manual_seed(3)
-    batches = list(sample_rows(parent.model, 24, 1500, batch_size=32))
+    batches = list(sample_rows(parent.model, 24, 1500, batch=32))
     rows = Rows.concatenate(batches)
     assert rows.tokens >= 1500 and sum(b.tokens for b in batches[:-1]) < 1500
     assert (rows.ids_NT[:, 0] == BOS).all()
@@ -182,7 +182,7 @@ def test_sampling_follows_the_seed(parent):
 def test_sampling_draws_from_the_models_own_distribution(parent):
     """First tokens after BOS, against the softmax that the model gives them."""
     torch.manual_seed(0)
-    [rows] = sample_rows(parent.model, 2, 1, batch_size=20_000)
+    [rows] = sample_rows(parent.model, 2, 1, batch=20_000)
     found = torch.bincount(rows.ids_NT[:, 1], minlength=parent.model.config.vocab_size) / 20_000
     with torch.no_grad():
         wanted = parent.model(torch.tensor([[BOS]])).logits[0, 0].softmax(-1)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_puzzle import CHILDREN, blocks_of
+from tiny_puzzle import CHILDREN, blocks_of, files, library_of
 
 from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.activations import PLACES, Store
 from adaptive.llm_puzzle.blocks import AttentionOption, FFNOption
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.distill import build_variants, groups
+from adaptive.llm_puzzle.distill import groups
 from adaptive.llm_puzzle.group_trainer import HELD_OUT, Speed, schedule
 from adaptive.llm_puzzle.library import Library, VariantRecord
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
@@ -22,7 +22,7 @@ from adaptive.llm_puzzle.settings import DistillConfig, SpaceConfig
 from adaptive.llm_puzzle.space import LayerSpace, search_space
 
 SPACE = SpaceConfig(kv_heads=[1], ffn_fractions=[0.5], layers=[0, 2])
-CONFIG = DistillConfig(tokens=1500, batch_size=4, learning_rate=3e-3)
+CONFIG = DistillConfig(tokens=1500, batch=4, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +33,7 @@ def space(parent) -> list[LayerSpace]:
 def make(
     parent, space, rows: Rows, directory: Path, config: DistillConfig = CONFIG, **more
 ) -> list[VariantRecord]:
-    library = Library(directory)
-    build_variants(
-        parent.model,
-        [layer.variants for layer in space],
-        rows,
-        config,
-        library,
-        seed=3,
-        batch_size=8,
-        **more,
-    )
+    library = library_of(parent, space, rows, directory, config, seed=3, **more)
     return list(library.records(space))
 
 
@@ -51,14 +41,6 @@ def make(
 def built(parent, space, rows, tmp_path_factory) -> tuple[Path, list[VariantRecord]]:
     directory = tmp_path_factory.mktemp("library")
     return directory, make(parent, space, rows, directory)
-
-
-def files(directory: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in directory.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_the_library_holds_every_variant_of_the_searched_layers(built):
@@ -81,15 +63,13 @@ def test_the_loss_goes_down(parent, space, tmp_path):
     """On held-out rows. The paper's start is far from any optimum, so every variant can learn."""
     torch.manual_seed(0)
     many = Rows(torch.randint(3, 60, (160, 12)), torch.full((160,), 12))
-    config = DistillConfig(init="paper", tokens=6000, batch_size=8, learning_rate=5e-3)
+    config = DistillConfig(init="paper", tokens=6000, batch=8, learning_rate=5e-3)
     falls = [r.loss / r.loss_start for r in make(parent, space, many, tmp_path, config)]
     assert max(falls) < 0.98 and sum(falls) / len(falls) < 0.8, falls
 
 
 def test_records_say_where_each_start_was(built, parent, space, rows, tmp_path):
-    by_paper = make(
-        parent, space, rows, tmp_path, DistillConfig(init="paper", tokens=0, batch_size=4)
-    )
+    by_paper = make(parent, space, rows, tmp_path, DistillConfig(init="paper", tokens=0, batch=4))
     for record, untrained in zip(built[1], by_paper, strict=True):
         assert record.loss_start == record.loss_ridge
         assert untrained.loss_start == untrained.loss_paper == untrained.loss == record.loss_paper
@@ -172,14 +152,14 @@ def test_variants_do_not_depend_on_each_other(built, parent, rows, tmp_path):
 
 @pytest.mark.parametrize("rate", [1e3, 1e30])
 def test_training_that_fails_keeps_the_start(parent, space, rows, tmp_path, rate):
-    config = DistillConfig(tokens=300, batch_size=4, learning_rate=rate, warmup=0.0)
+    config = DistillConfig(tokens=300, batch=4, learning_rate=rate, warmup=0.0)
     for record in make(parent, space, rows, tmp_path, config):
         assert record.loss == record.loss_start == record.loss_ridge
 
 
 @pytest.mark.parametrize("init", ["paper", "ridge"])
 def test_no_variant_ends_worse_than_it_started(parent, space, rows, tmp_path, init):
-    config = DistillConfig(init=init, tokens=200, batch_size=2, learning_rate=3e-2)
+    config = DistillConfig(init=init, tokens=200, batch=2, learning_rate=3e-2)
     for record in make(parent, space, rows, tmp_path, config):
         assert record.loss <= record.loss_start
 
@@ -295,7 +275,7 @@ def test_where_parent_and_activations_are_changes_no_bit(
 
 
 def test_a_variant_that_no_longer_learns_stops(parent, space, rows, tmp_path):
-    long = DistillConfig(tokens=6000, batch_size=4, learning_rate=3e-3)
+    long = DistillConfig(tokens=6000, batch=4, learning_rate=3e-3)
     whole = make(parent, space, rows, tmp_path / "whole", long)
     early = dataclasses.replace(long, early_stop=0.5)
     stopped = make(parent, space, rows, tmp_path / "early", early)
@@ -326,7 +306,7 @@ def test_weights_of_16_bits_are_trained_in_32(parent_dir, rows, tmp_path):
     low = load_parent(str(parent_dir), torch.device("cpu"), torch.bfloat16)
     config = SpaceConfig(kv_heads=[], ffn_fractions=[0.5], layers=[0], attention_linear=False)
     space = search_space(config, low.blocks)
-    slow = DistillConfig(init="paper", tokens=40_000, batch_size=8, learning_rate=2e-5, warmup=0.0)
+    slow = DistillConfig(init="paper", tokens=40_000, batch=8, learning_rate=2e-5, warmup=0.0)
     records = make(low, space, rows, tmp_path, slow)
     for record in records:
         assert record.loss < 0.99 * record.loss_start

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_puzzle import library_of
 
 from adaptive.llm_puzzle import full_forward
-from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.full_forward import full_forward_seconds
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.score import ScoreSpeed, replacements, score_library
@@ -23,18 +23,13 @@ def space(parent):
 
 @pytest.fixture(scope="module")
 def library(parent, space, rows, tmp_path_factory) -> Library:
-    made = Library(tmp_path_factory.mktemp("library"))
-    untrained = DistillConfig(init="paper", tokens=0)
-    build_variants(
-        parent.model,
-        [layer.variants for layer in space],
+    return library_of(
+        parent,
+        space,
         rows,
-        untrained,
-        made,
-        seed=0,
-        batch_size=8,
+        tmp_path_factory.mktemp("library"),
+        DistillConfig(init="paper", tokens=0),
     )
-    return made
 
 
 @torch.inference_mode()

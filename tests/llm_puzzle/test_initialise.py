@@ -47,11 +47,11 @@ def model(request) -> PuzzleForCausalLM:
 
 @pytest.fixture(scope="module")
 def layers(model, rows) -> list[LayerActivations]:
-    return list(walk(model, rows, batch_size=8))
+    return list(walk(model, rows, batch=8))
 
 
 def initialiser(model, at: LayerActivations, ridge: float = RIDGE) -> LayerInitialiser:
-    return LayerInitialiser(model, at, batch_size=8, ridge=ridge)
+    return LayerInitialiser(model, at, batch=8, ridge=ridge)
 
 
 def contribution(model, at: LayerActivations, variant, option) -> torch.Tensor:
@@ -139,7 +139,7 @@ def test_linear_attention_is_the_parents_on_a_single_token(model):
         if name.endswith("bias"):
             weight.zero_()
     rows = Rows.pack([[token] for token in range(3, 40)])
-    for at in walk(model, rows, batch_size=8):
+    for at in walk(model, rows, batch=8):
         variant = initialiser(model, at)(LINEAR_ATTENTION, "paper")
         wanted = contribution(model, at, at.layer, LINEAR_ATTENTION)
         found = contribution(model, at, variant, LINEAR_ATTENTION)

@@ -350,5 +350,5 @@ def test_a_budget_out_of_reach_names_the_smallest_that_is_not(parent_dir, folder
     }
     # What it says can be had can be had.
     within = f"budget.latency={1.01 * caught.value.reachable:.9f}"
-    result = experiment(parent_dir, folder, within, "verify.tighten=0").run(copied)
+    result = experiment(parent_dir, folder, within, "search.tighten=0").run(copied)
     assert result.summary["latency.child.predicted"] <= 1.01 * caught.value.reachable + 1e-9

@@ -7,18 +7,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_puzzle import library_of
 
 from adaptive.core import UserError, Workload
 from adaptive.core.cost import Roofline
 from adaptive.core.hardware import DEVICES
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
-from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.prices import Pricing
 from adaptive.llm_puzzle.quantise import FORMATS, round_child, rounded
-from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.score import compare, inversions, score_library
-from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SpaceConfig
+from adaptive.llm_puzzle.settings import ScoreConfig, SpaceConfig
 from adaptive.llm_puzzle.space import BITS, search_space
 
 SPACE = SpaceConfig(kv_heads=[1], ffn_fractions=[0.5], layers=[1], bits=[16, 8, 4])
@@ -85,17 +85,7 @@ def space(parent):
 
 @pytest.fixture(scope="module")
 def library(parent, space, rows, tmp_path_factory) -> Library:
-    made = Library(tmp_path_factory.mktemp("library"))
-    build_variants(
-        parent.model,
-        [layer.variants for layer in space],
-        rows,
-        DistillConfig(tokens=0),
-        made,
-        seed=0,
-        batch_size=8,
-    )
-    return made
+    return library_of(parent, space, rows, tmp_path_factory.mktemp("library"))
 
 
 def test_every_sub_block_comes_in_every_number_of_bits(space):
@@ -122,7 +112,7 @@ def test_bits_that_make_no_sense_are_refused(parent, bits):
 def test_a_child_of_fewer_bits_is_the_library_rounded(parent, space, library):
     blocks = list(parent.blocks)
     blocks[1] = BlockOption(AttentionOption("gqa", 4, bits="int4"), FFNOption("mlp", 24, "fp8"))
-    child = realise(parent.model, blocks, library)
+    child = realise_child(parent.model, blocks, library)
     assert child.config.blocks[1]["attention"]["bits"] == "int4"
     ours, theirs = child.model.layers[1].state_dict(), parent.model.model.layers[1].state_dict()
     name = "self_attn.q_proj.weight"
@@ -139,7 +129,7 @@ def test_a_child_of_fewer_bits_is_the_library_rounded(parent, space, library):
 def test_training_is_followed_by_rounding(parent, library):
     blocks = list(parent.blocks)
     blocks[1] = BlockOption(AttentionOption("gqa", 4, bits="int4"), blocks[1].ffn)
-    child = realise(parent.model, blocks, library)
+    child = realise_child(parent.model, blocks, library)
     with torch.no_grad():
         for weight in child.parameters():
             weight.add_(0.01 * torch.randn(weight.shape))
@@ -158,7 +148,7 @@ def test_scores_are_those_of_rounded_weights(parent, space, library, rows, tmp_p
     assert 0 < kl["kv4@fp8"] < kl["kv4@int4"]
     blocks = list(parent.blocks)
     blocks[1] = BlockOption(AttentionOption("gqa", 4, bits="int4"), blocks[1].ffn)
-    measured = compare(parent.model, realise(parent.model, blocks, library), rows, 64)["kl"]
+    measured = compare(parent.model, realise_child(parent.model, blocks, library), rows, 64)["kl"]
     assert kl["kv4@int4"] == pytest.approx(measured, abs=1e-5)
     # Going from the last rung of one format to the first of the next is no step of a ladder.
     assert all("@" not in found.cheaper for found in inversions(scores))

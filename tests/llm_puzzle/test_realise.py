@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_puzzle import library_of
 
 from adaptive.llm_puzzle.blocks import AttentionOption, BlockOption, FFNOption
-from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.library import Library
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.parent import Parent, load_parent
-from adaptive.llm_puzzle.realise import child_config, random_model, realise
+from adaptive.llm_puzzle.realise import child_config, realise_child
 from adaptive.llm_puzzle.settings import DistillConfig, SpaceConfig
 from adaptive.llm_puzzle.shapes import stack
 from adaptive.llm_puzzle.space import search_space
@@ -19,13 +20,10 @@ from adaptive.llm_puzzle.space import search_space
 
 @pytest.fixture(scope="module")
 def library(parent, rows, tmp_path_factory) -> Library:
-    made = Library(tmp_path_factory.mktemp("library"))
     space = search_space(SpaceConfig(kv_heads=[1], ffn_fractions=[0.5]), parent.blocks)
-    config = DistillConfig(tokens=100, batch_size=4)
-    build_variants(
-        parent.model, [layer.variants for layer in space], rows, config, made, seed=0, batch_size=8
+    return library_of(
+        parent, space, rows, tmp_path_factory.mktemp("library"), DistillConfig(tokens=100, batch=4)
     )
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +38,16 @@ def blocks(parent: Parent) -> list[BlockOption]:
 
 @torch.no_grad()
 def test_the_parents_blocks_make_the_parent(parent, tmp_path):
-    child = realise(parent.model, parent.blocks, Library(tmp_path))  # an empty library will do
+    child = realise_child(
+        parent.model, parent.blocks, Library(tmp_path)
+    )  # an empty library will do
     ids = torch.randint(3, 60, (2, 9))
     assert torch.equal(child(ids).logits, parent.model(ids).logits)
 
 
 @torch.no_grad()
 def test_a_child_is_its_sub_blocks_one_after_the_other(parent, library, blocks):
-    child, inner = realise(parent.model, blocks, library), parent.model.model
+    child, inner = realise_child(parent.model, blocks, library), parent.model.model
     ids = torch.randint(3, 60, (2, 9))
     x = inner.embed_tokens(ids)
     rope = inner.rotary_emb(x, position_ids=torch.arange(9)[None])
@@ -59,7 +59,7 @@ def test_a_child_is_its_sub_blocks_one_after_the_other(parent, library, blocks):
 
 
 def test_a_child_owns_its_weights(parent, library, blocks):
-    child = realise(parent.model, blocks, library)
+    child = realise_child(parent.model, blocks, library)
     before = {name: weight.clone() for name, weight in parent.model.state_dict().items()}
     with torch.no_grad():
         for weight in child.parameters():
@@ -70,7 +70,7 @@ def test_a_child_owns_its_weights(parent, library, blocks):
 
 
 def test_parameters_are_those_that_are_priced(parent, library, blocks):
-    child = realise(parent.model, blocks, library)
+    child = realise_child(parent.model, blocks, library)
     priced = stack(child.config).params()
     assert sum(weight.numel() for weight in child.parameters()) == priced
     assert priced < sum(weight.numel() for weight in parent.model.parameters())
@@ -79,15 +79,17 @@ def test_parameters_are_those_that_are_priced(parent, library, blocks):
 def test_tied_embeddings_stay_tied(parent, blocks, make_child):
     config = child_config(parent.model.config, blocks)
     config.tie_word_embeddings = True
-    tied = random_model(config, parent.model)
-    child = realise(tied, [BlockOption.from_config(b) for b in tied.config.blocks], Library(Path()))
+    tied = PuzzleForCausalLM(config).eval()
+    child = realise_child(
+        tied, [BlockOption.from_config(b) for b in tied.config.blocks], Library(Path())
+    )
     assert child.lm_head.weight.data_ptr() == child.model.embed_tokens.weight.data_ptr()
     assert torch.equal(child.lm_head.weight, tied.lm_head.weight)
 
 
 def test_rotary_frequencies_keep_their_precision(parent_dir):
     parent = load_parent(str(parent_dir), torch.device("cpu"), torch.bfloat16)
-    child = random_model(parent.model.config, parent.model)
+    child = realise_child(parent.model, parent.blocks, Library(Path()))
     assert child.dtype == torch.bfloat16
     assert torch.equal(child.model.rotary_emb.inv_freq, parent.model.model.rotary_emb.inv_freq)
     assert child.model.rotary_emb.inv_freq.dtype == torch.float32

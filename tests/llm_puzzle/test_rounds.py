@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_puzzle import library_of
 
 from adaptive.core import Budget, ChoiceProblem, Workload
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.library import Library
-from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage
 from adaptive.llm_puzzle.score import METRICS, LayerScores, compare, score_library
-from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, SearchConfig, SpaceConfig
+from adaptive.llm_puzzle.settings import ScoreConfig, SearchConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 
 
@@ -71,17 +71,7 @@ def space(parent):
 
 @pytest.fixture(scope="module")
 def library(parent, space, rows, tmp_path_factory) -> Library:
-    made = Library(tmp_path_factory.mktemp("library"))
-    build_variants(
-        parent.model,
-        [layer.variants for layer in space],
-        rows,
-        DistillConfig(tokens=0),
-        made,
-        seed=0,
-        batch_size=8,
-    )
-    return made
+    return library_of(parent, space, rows, tmp_path_factory.mktemp("library"))
 
 
 def test_scores_around_the_parent_have_a_base_of_zero(parent, space, library, rows, tmp_path):
@@ -91,7 +81,7 @@ def test_scores_around_the_parent_have_a_base_of_zero(parent, space, library, ro
     assert scored.predicted(space, parent.blocks) == 0
     # One replacement is predicted exactly: it is what was measured.
     blocks = [space[0].blocks[5], *parent.blocks[1:]]
-    child = realise(parent.model, blocks, library)
+    child = realise_child(parent.model, blocks, library)
     measured = compare(parent.model, child, rows, 64)["kl"]
     assert scored.predicted(space, blocks) == pytest.approx(measured, abs=1e-5)
     assert measured > 0.01
@@ -101,7 +91,7 @@ def test_scores_around_a_child_predict_its_next_step_exactly(
     parent, space, library, rows, tmp_path
 ):
     blocks = [layer.blocks[k] for layer, k in zip(space, (5, 0, 10), strict=True)]
-    child = realise(parent.model, blocks, library)
+    child = realise_child(parent.model, blocks, library)
     own = compare(parent.model, child, rows, 10_000)
     (tmp_path / "child.json").write_text(
         json.dumps({"blocks": [block.to_config() for block in blocks], **own})
@@ -113,7 +103,9 @@ def test_scores_around_a_child_predict_its_next_step_exactly(
     for layer, k in ((0, 0), (1, 7), (2, 3)):
         further = list(blocks)
         further[layer] = space[layer].blocks[k]
-        measured = compare(parent.model, realise(parent.model, further, library), rows, 10_000)
+        measured = compare(
+            parent.model, realise_child(parent.model, further, library), rows, 10_000
+        )
         assert scored.predicted(space, further) == pytest.approx(measured["kl"], abs=1e-5)
 
 
@@ -134,7 +126,7 @@ def test_ladders_are_put_in_order_around_the_childs_own_pair(space):
 
 def test_compare_does_not_depend_on_the_batch(parent, space, library, rows):
     blocks = [layer.blocks[-1] for layer in space]
-    child = realise(parent.model, blocks, library)
+    child = realise_child(parent.model, blocks, library)
     one, many = (compare(parent.model, child, rows, tokens) for tokens in (1, 10_000))
     for name in METRICS:
         assert one[name] == pytest.approx(many[name], rel=1e-4) and abs(one[name]) > 0.01

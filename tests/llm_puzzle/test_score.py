@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_puzzle import library_of
 
 from adaptive.core import Workload
 from adaptive.core.cost import Roofline
 from adaptive.core.hardware import DEVICES
 from adaptive.llm_puzzle.blocks import BlockOption, FFNOption
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.distill import build_variants
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.prices import Pricing
-from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.score import (
     METRICS,
     Inversion,
@@ -41,17 +41,7 @@ def space(parent):
 
 @pytest.fixture(scope="module")
 def library(parent, space, rows, tmp_path_factory) -> Library:
-    made = Library(tmp_path_factory.mktemp("library"))
-    build_variants(
-        parent.model,
-        [layer.variants for layer in space],
-        rows,
-        UNTRAINED,
-        made,
-        seed=0,
-        batch_size=8,
-    )
-    return made
+    return library_of(parent, space, rows, tmp_path_factory.mktemp("library"), UNTRAINED)
 
 
 @torch.no_grad()
@@ -61,7 +51,7 @@ def replaced(
     """The three metrics of one replacement, row by row through whole models, without padding."""
     blocks = list(blocks or parent.blocks)
     blocks[layer] = block
-    child = realise(parent.model, blocks, library)
+    child = realise_child(parent.model, blocks, library)
     sums, tokens, predicted = dict.fromkeys(METRICS, 0.0), 0, 0
     for ids, n in zip(rows.ids_NT, rows.lengths_N.tolist(), strict=True):
         ids = ids[None, :n]
@@ -139,7 +129,7 @@ def test_scores_around_a_child_are_what_one_more_replacement_changes(
     parent, space, library, rows, around, tmp_path, granularity, batch_tokens
 ):
     """KL(parent || changed child) - KL(parent || child), from whole forward passes."""
-    child = realise(parent.model, around, library)
+    child = realise_child(parent.model, around, library)
     config = ScoreConfig(granularity=granularity, batch_tokens=batch_tokens)
     scores = score_library(child, space, library, rows, config, tmp_path, parent=parent.model)
     base = replaced(parent, library, rows, 0, around[0], around)

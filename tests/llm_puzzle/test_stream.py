@@ -181,7 +181,7 @@ def test_scores_of_a_streamed_parent(deep_dir, rows, tmp_path, monkeypatch, room
     library = Library(tmp_path / "library")
     variants = [layer.variants for layer in space]
     untrained = DistillConfig(init="paper", tokens=0)
-    build_variants(whole.model, variants, rows, untrained, library, seed=0, batch_size=8)
+    build_variants(whole.model, variants, rows, untrained, library, seed=0, batch=8)
     monkeypatch.setattr(Store, "room", lambda store: room)
     reads = counted(part.model.model.layers, monkeypatch)
     config = ScoreConfig(batch_tokens=100)  # many batches of rows, each of many chunks of pairs

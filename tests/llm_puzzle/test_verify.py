@@ -13,7 +13,7 @@ from adaptive.llm_puzzle.realise import child_config
 from adaptive.llm_puzzle.runtime import engine_of
 from adaptive.llm_puzzle.settings import CostConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
-from adaptive.llm_puzzle.verify import verify, verify_allocation
+from adaptive.llm_puzzle.verify import verify_allocation, verify_model
 
 WORK = Workload(2, 12, 4)
 COMPONENTS = ["prefill", "first step", "last step", "generation", "memory"]
@@ -32,7 +32,7 @@ def own_cache(tmp_path_factory):
 )
 def test_any_form_of_a_model(parent, parent_dir, kind):
     forms = {"directory": parent_dir, "model": parent.model, "configuration": parent.model.config}
-    found = verify(forms[kind], WORK, device="cpu", seconds=0.1)
+    found = verify_model(forms[kind], WORK, device="cpu", seconds=0.1)
     assert [component.name for component in found.components] == COMPONENTS
     assert found.dtype == "fp32" and found["memory"].error == 0
     assert all(component.predicted > 0 for component in found.components)
@@ -47,9 +47,9 @@ def test_a_loaded_models_own_weights_are_run(parent, monkeypatch):
         return engine_of(model)
 
     monkeypatch.setattr("adaptive.llm_puzzle.verify.engine_of", remember)
-    verify(parent.model, WORK, seconds=0.1)
+    verify_model(parent.model, WORK, seconds=0.1)
     assert built == [parent.model]
-    verify(parent.model, WORK, dtype="bf16", seconds=0.1)  # another dtype: random weights
+    verify_model(parent.model, WORK, dtype="bf16", seconds=0.1)  # another dtype: random weights
     assert len(built) == 1
 
 
@@ -57,7 +57,7 @@ def test_a_given_table_is_not_extended(parent):
     clock = make_clock(CostConfig(), "cpu")
     table = MeasuredTable(clock.origin, mode=clock.mode)
     with pytest.raises(UserError, match="profile it"):
-        verify(parent.model, WORK, table=table, seconds=0.1)
+        verify_model(parent.model, WORK, table=table, seconds=0.1)
     assert len(table) == 0
 
 
@@ -72,5 +72,5 @@ def test_an_allocation_is_the_child_that_it_chooses(parent):
     found = verify_allocation(allocation, pricing, "cpu", seconds=0.1)
     blocks = [layer.blocks[k] for layer, k in zip(space, last.tolist(), strict=True)]
     child = child_config(config, blocks)
-    assert found["memory"].predicted == verify(child, WORK, device="cpu")["memory"].predicted
-    assert found["memory"].predicted < verify(config, WORK, device="cpu")["memory"].predicted
+    assert found["memory"].predicted == verify_model(child, WORK, device="cpu")["memory"].predicted
+    assert found["memory"].predicted < verify_model(config, WORK, device="cpu")["memory"].predicted

@@ -15,12 +15,12 @@ place = pytest.mark.parametrize("place", PLACES)
 
 
 @place
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize("batch", [1, 7, 64])
 @torch.no_grad()
-def test_a_walk_is_a_forward_pass(parent, rows, tmp_path, place, batch_size):
+def test_a_walk_is_a_forward_pass(parent, rows, tmp_path, place, batch):
     states = parent.model(rows.ids_NT, output_hidden_states=True).hidden_states
     seen = 0
-    for at in walk(parent.model, rows, batch_size, Store(place, CPU, tmp_path)):
+    for at in walk(parent.model, rows, batch, Store(place, CPU, tmp_path)):
         mask = rows.mask_NT
         torch.testing.assert_close(at.x_NTH[mask], states[at.index][mask], rtol=0, atol=1e-5)
         if at.index + 1 < len(parent.blocks):  # the last state is normed

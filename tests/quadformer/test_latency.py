@@ -61,17 +61,17 @@ def test_other_blocks_have_no_published_shape(name):
 
 
 def test_other_models_are_measured_once(tiny, monkeypatch):
-    whole = tokens_for(tiny, "100%", batch=2, settings=QUICK)
+    whole = tokens_for(tiny, "100%", batch=2, config=QUICK)
     assert whole.source == "measured here"
-    again = tokens_for(tiny, "100%", batch=2, settings=QUICK)
+    again = tokens_for(tiny, "100%", batch=2, config=QUICK)
     assert again.tokens == whole.tokens == 64
     assert again.predicted == pytest.approx(whole.predicted, rel=1e-3)
     monkeypatch.setattr(Quadformer, "forward", None)  # what was measured is not measured again
-    more = tokens_for(tiny, "150%", batch=2, settings=QUICK)
+    more = tokens_for(tiny, "150%", batch=2, config=QUICK)
     assert more.limit == pytest.approx(1.5 * whole.limit, rel=1e-3)
-    assert tokens_for(tiny, 60.0, batch=2, settings=QUICK).tokens == 64
+    assert tokens_for(tiny, 60.0, batch=2, config=QUICK).tokens == 64
     with pytest.raises(TypeError):
-        tokens_for(tiny, "100%", batch=3, settings=QUICK)
+        tokens_for(tiny, "100%", batch=3, config=QUICK)
 
 
 def test_a_model_is_known_by_its_structure(tiny):
@@ -100,7 +100,7 @@ def test_a_model_is_known_by_its_structure(tiny):
 )
 def test_mistakes_get_one_sentence(tiny, given, words):
     with pytest.raises(UserError, match=words):
-        tokens_for(tiny, **{"batch": 2, "settings": QUICK} | given)
+        tokens_for(tiny, **{"batch": 2, "config": QUICK} | given)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,12 @@ def data(monkeypatch, tmp_path):
 
 
 def training(data, *more):
-    small = ["train.epochs=4", "train.batch=8", "train.num_tokens=[7,10,16]", "train.lr=0.003"]
+    small = [
+        "train.epochs=4",
+        "train.batch=8",
+        "train.num_tokens=[7,10,16]",
+        "train.learning_rate=0.003",
+    ]
     small += ["train.warmup_epochs=1", "train.validate_epochs=2"]
     return adaptive.load("quadformer_train", *MODEL, *data, *small, *more)
 

@@ -6,16 +6,22 @@ import math
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from safetensors.numpy import load_file
 from text_stand_ins import Reader, random_scene
 
 import adaptive
 from adaptive.core.errors import UserError
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
-from adaptive.textscale.compare.methods import known_look
+from adaptive.textscale.compare.methods import Measured, known_look
+from adaptive.textscale.compare.stages import keep_pictures
 from adaptive.textscale.data.files import IMAGES, TEXTS, by_sample, open_files
+from adaptive.textscale.data.labelled import LabelledImages
 from adaptive.textscale.detectors import CHOICES
 from adaptive.textscale.evaluate.icdar import match, score
+from adaptive.textscale.regions import known_regions
 from adaptive.textscale.train.settings import DetectConfig
+from adaptive.textscale.words import Detections
 
 EVAL = ("detector.path=net.onnx",)
 
@@ -67,6 +73,27 @@ def test_a_perfect_prior_finds_all_words_in_the_second_pass_alone():
     assert score([match(words, result.detections[0])]).hmean == 1
 
 
+def test_pictures_are_of_what_could_be_read_and_forget_no_unreadable_one(tmp_path):
+    shades = {"a": 10, "b": None, "c": 30, "d": 40, "e": 50, "f": None}
+    for name, shade in shades.items():
+        (tmp_path / f"gt_{name}.txt").write_text("0,0,4,0,4,2,0,2,word\n")
+        path = tmp_path / f"{name}.png"
+        if shade is None:
+            path.write_bytes(b"not an image")
+        else:
+            Image.new("RGB", (8, 6), (shade, 0, 0)).save(path)
+    images = LabelledImages(tmp_path)
+    measured = Measured()
+    for _, image_HW3, words in images:
+        measured.add(words, Detections.none(), image_HW3.size, 0.1)
+        measured.regions.append(known_regions(words, 8, 6))
+    keep_pictures(images, measured, tmp_path / "pictures.safetensors")
+    kept = load_file(tmp_path / "pictures.safetensors")
+    assert [int(kept[f"{n}.image_HW3"][0, 0, 0]) for n in range(3)] == [10, 30, 40]
+    assert len(kept["0.missed_N42"]) == 1 and len(kept["0.found_N42"]) == 0
+    assert images.unreadable == ["b", "f"]
+
+
 class _NoMaps:
     """A prior that must not be asked."""
 
@@ -104,4 +131,6 @@ def test_the_second_look_at_photographs(tmp_path, data_dir):
         assert key in summary
     for name in ("single_480", "tiling", "fixed_zoom", "three_zooms"):
         assert math.isfinite(summary[f"baseline.{name}.ms_per_image"])
-    assert (tmp_path / "run/report.html").stat().st_size > 10_000
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    for words in ("<strong>adaptive</strong>", "Recall by height", "Photograph 2:", "a ceiling"):
+        assert words in page

@@ -1,6 +1,5 @@
 """Devices, clocks that measure properly, and the profiler that fills a table of times."""
 
-from adaptive.core.cost.roofline import DeviceSpec
 from adaptive.core.hardware.clock import MODES, Clock, CpuClock, CudaClock, Rotation, clock_for
 from adaptive.core.hardware.detect import detect, device_name, measure_cpu
 from adaptive.core.hardware.device import DEVICES, match_device
@@ -14,7 +13,6 @@ __all__ = [
     "Clock",
     "CpuClock",
     "CudaClock",
-    "DeviceSpec",
     "Rotation",
     "Subject",
     "Timing",

@@ -13,7 +13,7 @@ from adaptive.core.engine import block_subject
 from adaptive.core.hardware import Clock, clock_for, default_table_path, profile
 from adaptive.core.profiling.config import ProfileConfig
 from adaptive.core.profiling.grid import blocks_of, model_shape, requests
-from adaptive.core.report import Report
+from adaptive.core.profiling.report import profile_page
 from adaptive.core.run import Stage, StageContext, resolve_device, say
 from adaptive.core.run.environment import git_state
 
@@ -34,7 +34,6 @@ def run(ctx: StageContext, config: ProfileConfig) -> None:
     table.save()
     table.save(ctx.dir / "costs.csv")
     check = table.cross_validate()
-    fits = [fit.describe() for fit in table.fits()]
     say(f"[profile] {len(table)} rows in {table.path}\n{check}")
     ctx.summary(
         {
@@ -46,25 +45,9 @@ def run(ctx: StageContext, config: ProfileConfig) -> None:
             **interpolation_errors(check),
         }
     )
+    blocks = blocks_of(model_shape(config.model), config.variants)
     error = check.along("intermediate", "kv_heads", "length")
-    page = Report(f"Profile of {config.model}", f"{table.origin.device}, {config.dtype}")
-    page.numbers(
-        {
-            "rows": str(len(table)),
-            "interpolation error": f"{100 * error:.1f} %",
-        },
-        {"interpolation error": "mean; widths, KV heads and lengths left out in turn"},
-    )
-    page.section("Fitted models").text(
-        "\n\n".join(fits) or "None: the rows show nothing but a fixed time of each kind of block."
-    )
-    page.section("Rows").table(
-        [
-            {**row.key._asdict(), "seconds": f"{row.seconds:.4g}", "spread": f"{row.spread:.2%}"}
-            for row in table
-        ],
-        "Median seconds of a call, and half the interquartile range.",
-    )
+    page = profile_page(f"Profile of {config.model}", table, blocks, config.dtype, error)
     page.provenance(config, ctx.run.path).save(ctx.dir / "report.html")
 
 

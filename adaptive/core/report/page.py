@@ -69,6 +69,11 @@ class Report:
         """Adds a table: one mapping a row, one column a key."""
         return self._add(markup.table(rows, caption))
 
+    def fold(self, title: str, rows: Sequence[Mapping[str, Any]], caption: str = "") -> Report:
+        """Adds a table that unfolds on a click: too long to be read, there to be looked up."""
+        summary = f"<summary>{markup.inline(title)}</summary>"
+        return self._add(f"<details>{summary}{markup.table(rows, caption)}</details>")
+
     def figure(
         self, figure: Figure, caption: str = "", legend: Mapping[str, str] | None = None
     ) -> Report:

@@ -44,11 +44,6 @@ class Bucket:
         """The model's perplexity."""
         return perplexity(self.loss)
 
-    @property
-    def parent_ppl(self) -> float:
-        """The parent's perplexity."""
-        return perplexity(self.parent_loss)
-
 
 def by_position(
     model: PuzzleForCausalLM,

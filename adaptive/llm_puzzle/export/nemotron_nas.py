@@ -10,15 +10,12 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
-
 from adaptive.core.run import atomic_path
 from adaptive.llm_puzzle.export import configuration_decilm
 from adaptive.llm_puzzle.export.deci_config import MODULE, to_deci
 from adaptive.llm_puzzle.export.engines import Engine
 from adaptive.llm_puzzle.export.formats import EXPORTS
 from adaptive.llm_puzzle.export.weights import SHARD_BYTES, write_shards
-from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
 from adaptive.llm_puzzle.parent import parent_config
 from adaptive.llm_puzzle.weights import Checkpoint
 
@@ -56,12 +53,3 @@ def companions(directory: Path) -> list[Path]:
         and path.name != "config.json"
         and not path.name.endswith((".py", ".safetensors", ".safetensors.index.json"))
     ]
-
-
-def read_nemotron_nas(directory: Path) -> tuple[PuzzleModelConfig, dict[str, torch.Tensor]]:
-    """The configuration, in this library's terms, and the weights of a ``nemotron-nas`` directory.
-
-    Raises:
-        UserError: files are missing or broken, or say what this library does not know.
-    """
-    return parent_config(directory), dict(Checkpoint.of(directory))

@@ -89,22 +89,22 @@ class Phase:
 
     rows: Rows
     steps: int
-    batch_size: int
+    batch: int
     learning_rate: float
     first: int  # number of its first step in the log
 
     def identity(self) -> list[Any]:
         """What a checkpoint of this phase depends on."""
         checksum = int((self.rows.ids_NT.cpu() * 31 + 7).cumsum(1).sum())
-        return [checksum, self.steps, self.batch_size, self.learning_rate]
+        return [checksum, self.steps, self.batch, self.learning_rate]
 
 
 def _phases(rows: Rows, long_rows: Rows | None, config: GKDConfig) -> list[Phase]:
     phases = []
     steps = 0
     if config.tokens:
-        steps = steps_for(config.tokens, rows, config.batch_size)
-        phases.append(Phase(rows, steps, config.batch_size, config.learning_rate, 0))
+        steps = steps_for(config.tokens, rows, config.batch)
+        phases.append(Phase(rows, steps, config.batch, config.learning_rate, 0))
     if config.long.tokens:
         if long_rows is None:
             raise UserError(
@@ -112,7 +112,7 @@ def _phases(rows: Rows, long_rows: Rows | None, config: GKDConfig) -> list[Phase
             )
         # A step sees about as many tokens as before.
         mean = rows.tokens / len(rows), long_rows.tokens / len(long_rows)
-        size = max(1, round(config.batch_size * mean[0] / mean[1]))
+        size = max(1, round(config.batch * mean[0] / mean[1]))
         more = steps_for(config.long.tokens, long_rows, size)
         phases.append(Phase(long_rows, more, size, config.long.learning_rate, steps))
     return phases
@@ -144,7 +144,7 @@ class _Training:
             self.phase, self.step = number, 0
             self._reset_optimizer()
         batches = phase.rows.training_indices(
-            phase.batch_size, phase.steps, self.seed + 1_000_003 * number
+            phase.batch, phase.steps, self.seed + 1_000_003 * number
         )
         for _ in range(self.step):  # seen before the interruption
             next(batches)

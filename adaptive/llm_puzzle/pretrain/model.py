@@ -9,7 +9,7 @@ import contextlib
 import copy
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,8 +140,10 @@ def evaluate(
 
 def save_parent(model: LlamaForCausalLM, tokens: Path, directory: Path, dtype: str) -> None:
     """Writes a Hugging Face checkpoint with its tokenizer; ``dtype`` is that of the weights."""
+    from adaptive.llm_puzzle.checkpoint import no_progress_bar
+
     directory.mkdir(parents=True, exist_ok=True)
-    with _quiet():
+    with no_progress_bar():
         copy.deepcopy(model).to(getattr(torch, dtype)).save_pretrained(directory)
     for name in TOKENIZER_FILES:
         shutil.copyfile(tokens / name, directory / name)
@@ -151,7 +153,9 @@ def load_parent(directory: Path, device: torch.device | str = "cpu") -> LlamaFor
     """The checkpoint in float32, whatever its weights were rounded to."""
     from transformers import LlamaForCausalLM
 
-    with _quiet():
+    from adaptive.llm_puzzle.checkpoint import no_progress_bar
+
+    with no_progress_bar():
         model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32)
     nn.Module.to(model, device)  # in place; transformers' own has no types
     return model.eval()
@@ -175,17 +179,3 @@ def sample_texts(directory: Path, count: int, tokens: int, seed: int = 0) -> lis
             top_k=0,
         )
     return tokenizer.batch_decode(ids, skip_special_tokens=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar for a file that takes milliseconds."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -71,7 +71,7 @@ class Schedule:
     rate. 0 = run ``steps``, which makes the run reproducible on any machine."""
     optimizer: str = "muon"
     """``muon`` (matrices by Muon, the rest by AdamW) or ``adamw``."""
-    lr: float = 4e-3
+    learning_rate: float = 4e-3
     """Peak rate; Muon's updates are scaled to AdamW's size, so both share it."""
     weight_decay: float = 0.1
     """Decoupled decay of matrices; norms and embeddings have none."""
@@ -80,7 +80,7 @@ class Schedule:
     for texts so short that they are read many times."""
     warmup: float = 0.02
     decay: float = 0.5
-    clip: float = 1.0
+    grad_clip: float = 1.0
     """Largest norm of the whole gradient."""
     validations: int = 12
     """Times the validation sets are read and a checkpoint is written, evenly spread."""
@@ -89,7 +89,14 @@ class Schedule:
 
     def validate(self) -> None:
         """Raises UserError for settings that cannot train."""
-        for name in ("batch", "steps", "lr", "clip", "validations", "valid_documents"):
+        for name in (
+            "batch",
+            "steps",
+            "learning_rate",
+            "grad_clip",
+            "validations",
+            "valid_documents",
+        ):
             if getattr(self, name) <= 0:
                 raise UserError(f"schedule.{name} must be positive, not {getattr(self, name)}")
         if self.optimizer not in ("muon", "adamw"):
@@ -105,4 +112,4 @@ class Schedule:
         """Learning rate at ``step`` (from 0) of ``steps``."""
         rise = (step + 1) / max(1.0, self.warmup * steps)
         fall = (steps - step) / max(1.0, self.decay * steps)
-        return self.lr * min(1.0, rise, fall)
+        return self.learning_rate * min(1.0, rise, fall)

@@ -116,7 +116,10 @@ class Trainer:
             if self.schedule.dropout:
                 add_dropout(self.model, self.schedule.dropout)
         self.optimizers = make_optimizers(
-            self.model, self.schedule.optimizer, self.schedule.lr, self.schedule.weight_decay
+            self.model,
+            self.schedule.optimizer,
+            self.schedule.learning_rate,
+            self.schedule.weight_decay,
         )
 
     def _update(self) -> Tensor:
@@ -128,7 +131,7 @@ class Trainer:
         with autocast(self.device):
             loss = self._loss(self.model, batch)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.grad_clip)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptive.core.run import Manifest
+from adaptive.core.run.manifest import MANIFEST
 from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.distill import training_flops
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleModelConfig
@@ -103,9 +104,10 @@ class Taken:
 
     @staticmethod
     def of(run: Path) -> dict[str, Taken]:
-        """Of all finished stages of a run directory."""
+        """Of all finished stages of a run directory, in the order in which they ended."""
         found = {}
-        for directory in sorted((run / "artifacts").iterdir()):
+        ended = sorted((run / "artifacts").glob(f"*/{MANIFEST}"), key=lambda f: f.stat().st_mtime)
+        for directory in (file.parent for file in ended):
             manifest = Manifest.read(directory)
             if manifest is not None and manifest.done:
                 speed, working = directory / "speed_0.json", None

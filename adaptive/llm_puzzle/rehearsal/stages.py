@@ -6,7 +6,6 @@ The inner run is a run directory of its own, ``artifacts/rehearsal/run``, and re
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
@@ -167,39 +166,51 @@ def _page(
     page = Report(f"Rehearsal: {config.name}", f"random weights at full width, on {ctx.device}")
     page.numbers(
         {
-            **{hours_on(n): _hours(hours) for n, hours in totals.items()},
+            **{_on(n): _hours(hours) for n, hours in totals.items()},
             "library on disk": format_quantity(summary["full.library_bytes"], "memory"),
             "activations": format_quantity(summary["full.activation_bytes"], "memory"),
         },
-        {"library on disk": "of the full run", "activations": "of all calibration tokens"},
+        {
+            **{_on(n): "the full run" for n in totals},
+            "library on disk": "of the full run",
+            "activations": "of all calibration tokens",
+        },
     )
+    on_gpu = any(row["gpu_bytes"] for row in rows)
     page.section("Stages").table(
         [
             {
                 "stage": row["stage"],
                 "took": f"{row['seconds']:.1f} s",
-                "GPU memory": format_quantity(row["gpu_bytes"], "memory")
-                if row["gpu_bytes"]
-                else "-",
-                "work": "-"
+                **({"GPU memory": _memory(row["gpu_bytes"])} if on_gpu else {}),
+                "work": None
                 if row["factor"] is None
                 else f"x {row['repeats'] * row['factor']:,.0f}",
-                **{hours_on(n): _hours(row[hours_on(n)]) for n in totals},
+                **{_on(n): _hours(row[hours_on(n)]) for n in totals},
             }
             for row in rows
         ],
-        "What the rehearsal took, how many times its work the full run has (- where that is not "
-        "counted: the same time is taken), and what that comes to. Library, scores and global "
+        "What the rehearsal took, how many times its work the full run has (nothing where that is "
+        "not counted: the same time is taken), and what that comes to. Library, scores and global "
         "distillation are divided among GPUs.",
     )
     page.section("What was run").text(
         f"A parent of {summary['rehearsal.layers']} random layers at full width, on "
-        f"{config.rehearsal.tokens:,} random tokens; its own page is `artifacts/rehearsal/run`."
+        f"{config.rehearsal.tokens:,} random tokens; its own page is "
+        "[artifacts/rehearsal/run/report.html](./artifacts/rehearsal/run/report.html)."
     )
     page.provenance(config, ctx.run.path).save(ctx.dir / "report.html")
 
 
+def _on(gpus: int) -> str:
+    return hours_on(gpus).removeprefix("hours ")
+
+
+def _memory(nbytes: float) -> str | None:
+    return format_quantity(nbytes, "memory") if nbytes else None
+
+
 def _hours(hours: float) -> str:
-    if math.isclose(hours, 0, abs_tol=1 / 3600):
-        return "0"
+    if hours < 1 / 60:
+        return f"{3600 * hours:.1f} s"
     return f"{60 * hours:.1f} min" if hours < 1 else f"{hours:.1f} h"

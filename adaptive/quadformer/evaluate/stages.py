@@ -63,7 +63,7 @@ def choose_tokens(config: QuadformerEvalConfig, context: StageContext) -> None:
         model: Any = measured_model(config).model.to(context.device)
         settings = config.evaluate
         choice = tokens_for(
-            model, config.budget.latency, batch=settings.speed_batch, settings=settings
+            model, config.budget.latency, batch=settings.speed_batch, config=settings
         )
         found = asdict(choice)
         context.summary({"latency.limit": choice.limit, "latency.predicted": choice.predicted})

@@ -29,7 +29,7 @@ def child_config(parent: ModelConfig, space: Sequence[Group], choice: Sequence[i
     return replace(parent, init=None, drop_path=0.0, blocks=block_sizes(space, choice))
 
 
-def realise(
+def realise_child(
     parent: Trained, library: Library, space: Sequence[Group], choice: Sequence[int], tokens: int
 ) -> Trained:
     """A child with the library's weights, in evaluation mode on the parent's device.
@@ -96,8 +96,8 @@ def distil_whole(
         epochs=config.epochs,
         batch=min(config.batch, len(images)),
         num_tokens=[tokens],
-        lr=config.learning_rate,
-        lr_end=config.learning_rate / 100,
+        learning_rate=config.learning_rate,
+        learning_rate_end=config.learning_rate / 100,
         warmup_epochs=config.warmup_epochs,
         weight_decay=config.weight_decay,
         smoothing=0.0,

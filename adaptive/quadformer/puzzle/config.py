@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from adaptive.core.blockwise.baselines import BASELINES
 from adaptive.core.budget import Budget
+from adaptive.core.checks import known
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, Axis, TaskConfig
 from adaptive.core.solvers import SOLVERS
@@ -87,11 +88,8 @@ class PuzzleVitConfig(TaskConfig):
                 "evaluate.shared=true lets images differ in tokens, which is not priced: set it to "
                 "false"
             )
-        if self.search.solver not in SOLVERS:
-            raise UserError(f"search.solver: {SOLVERS.unknown(self.search.solver)}")
-        for name in self.baselines:
-            if name not in BASELINES:
-                raise UserError(f"baselines: {BASELINES.unknown(name)}")
+        known("search.solver", SOLVERS, self.search.solver)
+        known("baselines", BASELINES, *self.baselines)
 
 
 TASKS.register(

@@ -10,14 +10,13 @@ import numpy as np
 from adaptive.core import Budget, ChoiceProblem, UserError
 from adaptive.quadformer.puzzle.costs import Costs
 from adaptive.quadformer.puzzle.score import Scores, repaired
-from adaptive.quadformer.puzzle.settings import ScoreConfig
 from adaptive.quadformer.puzzle.space import Group
 
 TOKENS = "tokens"
 
 
 def problem_at(
-    space: Sequence[Group], scores: Scores, costs: Costs, config: ScoreConfig
+    space: Sequence[Group], scores: Scores, costs: Costs, metric: str, isotonic: bool
 ) -> ChoiceProblem:
     """Halves of blocks x sizes at one number of tokens, with latency and parameters.
 
@@ -29,10 +28,10 @@ def problem_at(
         space: groups.
         scores: at a number of tokens.
         costs: at the same.
-        config: which score is the loss, and whether it is repaired.
+        metric: which score is the loss.
+        isotonic: whether it is repaired where a cheaper option scores better.
     """
-    metric = config.metric
-    values = repaired(scores, metric) if config.isotonic else scores.values[metric]
+    values = repaired(scores, metric) if isotonic else scores.values[metric]
     scale = costs.scale
     return ChoiceProblem(
         loss=[[scores.base[metric]], *values],

@@ -66,7 +66,6 @@ class ScoreConfig:
     batch: int = 128
     # kl: KL divergence (nats) from the parent at its full grid; accuracy: percentage points lost
     metric: str = "kl"
-    isotonic: bool = True  # repair ladders on which a cheaper option scores better: that is noise
 
     def validate(self) -> None:
         """Raises UserError for values out of range."""
@@ -96,6 +95,7 @@ class SearchConfig:
     gap: float = 1e-4
     time_limit: float = 60.0
     tighten: int = 1  # further searches where a measured latency misses the budget; 0: no check
+    isotonic: bool = True  # repair ladders on which a cheaper option scores better: that is noise
     # shares of the parent's latency for the frontiers of the report
     frontier: list[float] = field(default_factory=lambda: [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3])
 

@@ -17,7 +17,7 @@ from adaptive.quadformer.evaluate.stages import read_stage
 from adaptive.quadformer.latency import tokens_for
 from adaptive.quadformer.models import load_trained, save_trained
 from adaptive.quadformer.puzzle import search
-from adaptive.quadformer.puzzle.children import distil_whole, hollow, realise
+from adaptive.quadformer.puzzle.children import distil_whole, hollow, realise_child
 from adaptive.quadformer.puzzle.config import ANSWERS, JOINT
 from adaptive.quadformer.puzzle.costs import Costs, measure_costs
 from adaptive.quadformer.puzzle.images import plain_batches
@@ -63,7 +63,7 @@ def add_bought(run: Run, ctx: StageContext) -> None:
             model,
             str(config.budget.latency),
             batch=config.evaluate.speed_batch,
-            settings=config.evaluate,
+            config=config.evaluate,
         ).tokens
         wanted = {bought, model.geometry.nearest(NEARBY * bought)}
     except UserError as error:
@@ -117,7 +117,11 @@ def find(run: Run, ctx: StageContext) -> None:
     scores = {path.name: path for path in files}
     problems = {
         at.tokens: problem_at(
-            space, Scores.load(scores[SCORES.format(at.tokens)]), at, config.score
+            space,
+            Scores.load(scores[SCORES.format(at.tokens)]),
+            at,
+            config.score.metric,
+            config.search.isotonic,
         )
         for at in costs
     }
@@ -202,7 +206,7 @@ def _make_child(
 ) -> None:
     """One answer as a directory that ``load_trained`` takes, with what is known of it."""
     config, parent, tokens = run.config, run.parent(ctx), answer["tokens"]
-    child = realise(parent, run.library(ctx), run.space(), answer["choice"], tokens)
+    child = realise_child(parent, run.library(ctx), run.space(), answer["choice"], tokens)
     model: Any = child.model
     before = accuracy(model, valid, tokens, config.evaluate)
 
@@ -274,7 +278,7 @@ def _measured_losses(
         if answer is None:
             continue
         parts = run.parent(ctx), run.library(ctx), run.space(), answer.choice, answer.tokens
-        child: Any = realise(*parts).model
+        child: Any = realise_child(*parts).model
         batches = plain_batches(images, index_N, config.score.batch, model)
         found[name] = measured_loss(model, child, batches, answer.tokens, config.evaluate.amp)
     return found

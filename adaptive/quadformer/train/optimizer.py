@@ -39,13 +39,15 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> torch.
         {"params": rest[True], "weight_decay": decay},
         {"params": rest[False], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=fused)
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=config.learning_rate, fused=fused
+    )
 
 
 def learning_rate(step: int, steps: int, per_epoch: int, config: TrainConfig) -> float:
     """The rate at a step, from 0: a linear rise, then half a cosine."""
     warmup = config.warmup_epochs * per_epoch
-    return warmup_cosine(step, steps, warmup, config.lr, config.lr_end)
+    return warmup_cosine(step, steps, warmup, config.learning_rate, config.learning_rate_end)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

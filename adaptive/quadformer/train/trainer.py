@@ -130,8 +130,8 @@ class Trainer:
         """One optimiser step; returns this process's loss, on the device."""
         config = self.recipe.train
         total = self.gradients(step, batch)
-        if config.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        if config.grad_clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
         set_rate(self.optimizer, learning_rate(step, self.steps, self.batches.per_epoch, config))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -179,8 +179,8 @@ class Trainer:
     def _report(self, loss: float, pace: float) -> None:
         if not math.isfinite(loss):
             raise UserError(
-                f"the loss is {loss} at step {self.step}: lower train.lr={self.recipe.train.lr}, "
-                "or set train.clip"
+                f"the loss is {loss} at step {self.step}: lower train.learning_rate="
+                f"{self.recipe.train.learning_rate}, or set train.grad_clip"
             )
         config = self.recipe.train
         self.log(

@@ -30,7 +30,7 @@ class Measured:
     """What a method did on a set.
 
     Attributes:
-        words, matches: annotations and matches of each image.
+        words, found, matches: annotations, detections and matches of each image.
         megapixels: of all inputs, padding included, of each image.
         seconds: of each image, decoding aside.
         regions: of pass 1, of each image, where there is one.
@@ -38,6 +38,7 @@ class Measured:
     """
 
     words: list[Words] = field(default_factory=list)
+    found: list[Detections] = field(default_factory=list)
     matches: list[Matches] = field(default_factory=list)
     megapixels: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -47,6 +48,7 @@ class Measured:
     def add(self, words: Words, found: Detections, pixels: float, seconds: float) -> None:
         """One more image."""
         self.words.append(words)
+        self.found.append(found)
         self.matches.append(match(words, found))
         self.megapixels.append(pixels / 1e6)
         self.seconds.append(seconds)

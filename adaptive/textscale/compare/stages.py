@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from adaptive.core.errors import UserError
-from adaptive.core.run import StageContext, atomic_write_json
+from adaptive.core.run import StageContext, atomic_path, atomic_write_json
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.baselines import BASELINES
-from adaptive.textscale.compare.methods import heights_found, run_adaptive, run_baseline
+from adaptive.textscale.compare.methods import Measured, heights_found, run_adaptive, run_baseline
 from adaptive.textscale.config import TextEvalConfig
 from adaptive.textscale.data.labelled import LabelledImages, Sample
 from adaptive.textscale.detector import as_mapper
@@ -23,6 +25,9 @@ from adaptive.textscale.recall import LEAST_PAIRS, RecallCurve
 
 CURVE = "recall_curve.json"
 UNREADABLE = "unreadable.json"
+ABOUT = "about.json"
+PICTURES = "pictures.safetensors"
+PICTURED = 3  # photographs that the page shows
 
 
 def open_images(config: TextEvalConfig) -> LabelledImages:
@@ -97,6 +102,10 @@ def second_look(config: TextEvalConfig, context: StageContext) -> None:
     context.summary({"pass1_recall": prior.recall, "scale_error": prior.scale_error})
     bands = recall_by_height(zip(measured.words, measured.matches, strict=True))
     context.summary({f"recall.{name}": band.recall for name, band in bands.items()})
+    heights = {name: {**asdict(band), "recall": band.recall} for name, band in bands.items()}
+    told = {"pass1_recall": prior.recall, "scale_error": prior.scale_error, "heights": heights}
+    atomic_write_json(context.dir / ABOUT, told)
+    keep_pictures(images, measured, context.dir / PICTURES)
     context.summary({"overhead_ms": 1e3 * float(np.median(measured.overhead))})
     context.summary({"images": len(measured.words), "unreadable": len(images.unreadable)})
     if config.oracle:
@@ -107,6 +116,24 @@ def second_look(config: TextEvalConfig, context: StageContext) -> None:
         context.summary({f"oracle.{name}": value for name, value in ceiling.items()})
     atomic_write_json(context.dir / "table.json", table)
     atomic_write_json(context.dir / UNREADABLE, images.unreadable)
+
+
+def keep_pictures(images: LabelledImages, measured: Measured, path: Path) -> None:
+    """Writes the first photographs that could be read, with their words, for the page."""
+    kept: dict[str, np.ndarray] = {}
+    readable = [i for i, name in enumerate(images.names) if name not in images.unreadable]
+    for number, index in enumerate(readable[:PICTURED]):
+        _, image_HW3, words = images[index]
+        found_N, care_N = measured.matches[number].found_N, measured.matches[number].care_N
+        regions = measured.regions[number].padded_R4[:, [0, 1, 2, 1, 2, 3, 0, 3]]
+        kept |= {
+            f"{number}.image_HW3": image_HW3,
+            f"{number}.regions_R42": regions.reshape(-1, 4, 2).astype(np.float32),
+            f"{number}.found_N42": measured.found[number].quad_N42,
+            f"{number}.missed_N42": words.quad_N42[care_N & ~found_N],
+        }
+    with atomic_path(path) as temporary:
+        save_file({name: np.ascontiguousarray(array) for name, array in kept.items()}, temporary)
 
 
 def refuse_unreadable(config: TextEvalConfig, context: StageContext) -> None:

@@ -8,11 +8,8 @@ Shapes: H x W pixels, N words, 4 corners, 2 coordinates, K kinds of images.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -137,26 +134,3 @@ def scene(renderer: Renderer, rng: np.random.Generator, image_HW3: Image) -> Dra
                 texts += placed.ink.texts
                 break
     return image_HW3, np.concatenate([np.zeros((0, 4, 2)), *quads]), texts
-
-
-def render_scene(
-    index: int, seed: int = 0, config: RenderConfig | None = None
-) -> tuple[Image, Words]:
-    """One synthetic image and its words.
-
-    Args:
-        index: of the image, from 0.
-        seed: of all images.
-        config: what images look like.
-
-    Raises:
-        UserError: photographs or fonts that are not there.
-    """
-    config = config or RenderConfig()
-    return _renderer(json.dumps(asdict(config)))(index, seed)
-
-
-@lru_cache(maxsize=4)
-def _renderer(settings: str) -> Renderer:
-    """Photographs are opened once for all images of the same settings."""
-    return Renderer(RenderConfig(**json.loads(settings)))

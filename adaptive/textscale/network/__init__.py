@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from adaptive._lazy import lazy
 from adaptive.textscale.network.sizes import SIZES, NetSize
 
 if TYPE_CHECKING:
@@ -15,16 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SIZES", "NetSize", "TextDetector", "TextNet", "export_onnx", "load_net", "save_net"]
 
-_HOMES = {
-    "TextDetector": "detector",
-    "TextNet": "net",
-    "export_onnx": "export",
-    "load_net": "checkpoint",
-    "save_net": "checkpoint",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "TextDetector": "detector",
+        "TextNet": "net",
+        "export_onnx": "export",
+        "load_net": "checkpoint",
+        "save_net": "checkpoint",
+    },
+)

@@ -100,11 +100,11 @@ class TrainConfig:
     steps: int = 4000
     batch: int = 64  # samples a step
     accumulate: int = 1  # parts of a step's batch that go through the network one after the other
-    lr: float = 2e-3
-    lr_end: float = 1e-5
-    warmup: int = 200  # steps
+    learning_rate: float = 2e-3
+    learning_rate_end: float = 1e-5
+    warmup_steps: int = 200  # in which the rate rises
     weight_decay: float = 0.02
-    clip: float = 5.0  # largest norm of the whole gradient; 0: no limit
+    grad_clip: float = 5.0  # largest norm of the whole gradient; 0: no limit
     ema: float = 0.999  # limit of the decay of averaged weights, which rises from 0; 0: none
     # share of the samples' words that are drawn among those that the initial network misses; needs
     # net.init
@@ -116,14 +116,18 @@ class TrainConfig:
 
     def validate(self) -> None:
         """Raises UserError for settings that cannot train."""
-        positive("train", self, "steps", "batch", "accumulate", "lr", "validate_steps")
-        not_negative("train", self, "lr_end", "warmup", "weight_decay", "clip")
+        positive("train", self, "steps", "batch", "accumulate", "learning_rate", "validate_steps")
+        not_negative(
+            "train", self, "learning_rate_end", "warmup_steps", "weight_decay", "grad_clip"
+        )
         not_negative("train", self, "checkpoint_seconds")
         share("train", self, "mining")
         if not 0 <= self.ema < 1:
             raise UserError(f"train.ema={self.ema} must lie in 0 to 1, 1 excluded")
-        if self.warmup >= self.steps:
-            raise UserError(f"train.warmup={self.warmup} must be below train.steps={self.steps}")
+        if self.warmup_steps >= self.steps:
+            raise UserError(
+                f"train.warmup_steps={self.warmup_steps} must be below train.steps={self.steps}"
+            )
         if self.batch % self.accumulate:
             raise UserError(
                 f"train.batch={self.batch} must be a multiple of train.accumulate={self.accumulate}"

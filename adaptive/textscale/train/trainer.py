@@ -130,8 +130,8 @@ class Trainer:
             (loss / config.accumulate).backward()
             for name, value in found.items():
                 totals[name] = totals.get(name, 0) + value.detach() / config.accumulate
-        if config.clip:
-            nn.utils.clip_grad_norm_(self.net.parameters(), config.clip)
+        if config.grad_clip:
+            nn.utils.clip_grad_norm_(self.net.parameters(), config.grad_clip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         self.optimizer.step()
@@ -143,7 +143,9 @@ class Trainer:
     def rate(self, step: int) -> float:
         """Of learning, at a step."""
         config = self.config
-        return warmup_cosine(step, config.steps, config.warmup, config.lr, config.lr_end)
+        return warmup_cosine(
+            step, config.steps, config.warmup_steps, config.learning_rate, config.learning_rate_end
+        )
 
     def _loss(self, image_B3HW: Tensor, target_B5hw: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         image_B3HW = image_B3HW.float().div(255).contiguous(memory_format=torch.channels_last)
@@ -167,8 +169,8 @@ class Trainer:
         numbers = {name: float(value) for name, value in found.items()}
         if not math.isfinite(numbers["loss"]):
             raise UserError(
-                f"the loss is {numbers['loss']} at step {self.step}: lower train.lr="
-                f"{self.config.lr}, or set train.clip"
+                f"the loss is {numbers['loss']} at step {self.step}: lower train.learning_rate="
+                f"{self.config.learning_rate}, or set train.grad_clip"
             )
         self.log(
             step=self.step,
@@ -185,4 +187,6 @@ def _optimizer(net: nn.Module, config: TrainConfig, fused: bool) -> torch.optim.
         {"params": [w for w in net.parameters() if w.ndim > 1]},
         {"params": [w for w in net.parameters() if w.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
+    )

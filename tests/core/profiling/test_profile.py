@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import math
 import shutil
 from dataclasses import replace
@@ -23,15 +22,6 @@ from adaptive.core.profiling.grid import Request, blocks_of, model_shape, reques
 from adaptive.core.profiling.profile import interpolation_errors, make_clock, open_table
 from adaptive.core.run import Experiment, Result
 
-MODEL = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "num_hidden_layers": 2,
-    "intermediate_size": 64,
-    "vocab_size": 50,
-}
 COMMIT = "6e5f8c0"
 SETTINGS = [
     "device=cpu",
@@ -48,21 +38,12 @@ SETTINGS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("model")
-    (directory / "config.json").write_text(json.dumps(MODEL))
-    return directory
-
-
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Where the user's table is, far from the user's own; measured by a commit that stays."""
-    directory = tmp_path_factory.mktemp("cache")
+def commit(cache):
+    """Measured by a commit that stays."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADAPTIVE_CACHE", str(directory))
         patch.setattr(task, "git_state", lambda: {"commit": COMMIT, "dirty": False})
-        yield directory
+        yield
 
 
 def experiment(model: Path, *overrides: str) -> Experiment:
@@ -164,7 +145,8 @@ def test_a_table_by_formula_has_the_fits_of_the_formula(model, tmp_path):
     fits = MeasuredTable.load(path).fits()
     assert {"ffn", "attention", "linear"} <= {fit.group.kind for fit in fits}
     for fit in fits:
-        assert fit.describe() in page
+        name, _, words = fit.describe().partition(": ")
+        assert f"<dt>{name}</dt><dd>{words}</dd>" in page
     assert "None: the rows show" not in page
     assert "0.0\N{NO-BREAK SPACE}%" in page or "0.0 %" in page
 

@@ -20,15 +20,6 @@ from adaptive.core.hardware import CpuClock, clock_for, default_table_path
 from adaptive.core.profiling import profile
 from adaptive.core.run import Experiment, Result
 
-MODEL = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_hidden_layers": 2,
-    "intermediate_size": 64,
-    "vocab_size": 50,
-}
 COMMIT = "6e5f8c0"
 SETTINGS = [
     "device=cpu",
@@ -66,21 +57,12 @@ KEYS = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("model")
-    (directory / "config.json").write_text(json.dumps(MODEL))
-    return directory
-
-
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Where the user's table is, far from the user's own; measured by a commit that stays."""
-    directory = tmp_path_factory.mktemp("cache")
+def commit(cache):
+    """Measured by a commit that stays."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADAPTIVE_CACHE", str(directory))
         patch.setattr(profile, "git_state", lambda: {"commit": COMMIT, "dirty": True})
-        yield directory
+        yield
 
 
 def experiment(model: Path, *overrides: str) -> Experiment:
@@ -306,7 +288,7 @@ def test_what_a_forced_table_lacks_is_measured_beside_it(own, model, tmp_path):
     settings = (f"table={own}", "children.count=1", "children.generations=0", "force=true")
     result = experiment(model, *settings, "workload.contexts=[4,8,16,32]").run(tmp_path / "run")
     assert own.read_bytes() == before
-    assert result.summary["table.rows"] == rows + 2 * 2  # two numbers of KV heads, two batches
+    assert result.summary["table.rows"] == rows + 3 * 2  # three numbers of KV heads, two batches
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from adaptive.core.errors import UserError
 from adaptive.llm_puzzle.checkpoint import save_child
 from adaptive.llm_puzzle.export import ENGINES, EXPORTS, configuration_decilm
 from adaptive.llm_puzzle.export.deci_config import ffn_mult, from_deci, to_deci, width_of
-from adaptive.llm_puzzle.export.nemotron_nas import read_nemotron_nas, write
+from adaptive.llm_puzzle.export.nemotron_nas import write
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleModelConfig
-from adaptive.llm_puzzle.parent import load_parent
+from adaptive.llm_puzzle.parent import load_parent, parent_config
 from adaptive.llm_puzzle.weights import Checkpoint
 
 MIXED = [(gqa(4), mlp(48)), (LINEAR, mlp(256)), (NO_OP, LINEAR), (gqa(1), NO_OP), (NO_OP, NO_OP)]
@@ -54,7 +54,7 @@ def exported(child: PuzzleForCausalLM, folder: Path, **options: Any) -> Path:
 
 
 def check_round_trip(child: PuzzleForCausalLM, directory: Path) -> None:
-    config, weights = read_nemotron_nas(directory)
+    config, weights = parent_config(directory), dict(Checkpoint.of(directory))
     for name in FIELDS:
         assert getattr(config, name) == getattr(child.config, name), name
     state = dict(child.state_dict())
@@ -290,7 +290,7 @@ def test_a_broken_config_is_one_sentence_that_names_the_place(case, tmp_path):
     change(config)
     (directory / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=re.escape(words)) as caught:
-        read_nemotron_nas(directory)
+        parent_config(directory)
     assert str(caught.value).startswith("parent: ") and "\n" not in str(caught.value)
 
 

@@ -37,7 +37,7 @@ def main() -> None:
         for sizes in (range(6), [5, 5, 5])
     )
     config = GKDConfig(
-        tokens=60, batch_size=2, long=LongConfig(tokens=40, length=9), checkpoint_seconds=0
+        tokens=60, batch=2, long=LongConfig(tokens=40, length=9), checkpoint_seconds=0
     )
 
     def log(step: int, **_: float) -> None:

@@ -18,7 +18,7 @@ from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.gkd import Checkpoint, distill_globally
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.parent import load_parent
-from adaptive.llm_puzzle.realise import realise
+from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.settings import GKDConfig
 
 
@@ -30,14 +30,14 @@ def main() -> None:
     blocks = list(parent.blocks)
     empty = {"attention": {"kind": "no_op"}, "ffn": {"kind": "no_op"}}
     blocks[1] = BlockOption.from_config(empty)
-    child = realise(parent.model, blocks, Library(Path()))
+    child = realise_child(parent.model, blocks, Library(Path()))
     generator = torch.Generator().manual_seed(3)
     rows = Rows.pack(
         torch.randint(3, 60, (4 + n % 7,), generator=generator).tolist() for n in range(15)
     )
     # Batches of five documents and a micro-batch of two rows: one process has less to do.
     config = GKDConfig(
-        tokens=200, batch_size=5, micro_batch=2, gradient_checkpointing=True, learning_rate=3e-4
+        tokens=200, batch=5, micro_batch=2, gradient_checkpointing=True, learning_rate=3e-4
     )
     checkpoint = Checkpoint(Path(rest[0]), 0) if rest else None
     lines: list[str] = []

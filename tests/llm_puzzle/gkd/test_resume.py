@@ -69,7 +69,7 @@ def trained(student, parent, rows, config, checkpoint=None, stop=None, seed=0):
     return torch.cat([weight.flatten().float() for weight in child.parameters()]), steps
 
 
-CONFIG = GKDConfig(tokens=300, batch_size=4, checkpoint_seconds=0)
+CONFIG = GKDConfig(tokens=300, batch=4, checkpoint_seconds=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -87,7 +87,7 @@ def test_an_interruption_leaves_no_trace(student, parent, rows, tmp_path, dtype)
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"config": GKDConfig(tokens=300, batch_size=4, lm=1.0)}]
+    "change", [{"seed": 1}, {"config": GKDConfig(tokens=300, batch=4, lm=1.0)}]
 )
 def test_a_checkpoint_of_other_work_is_not_used(student, parent, rows, tmp_path, change):
     checkpoint = Checkpoint(tmp_path / "c", 0)

@@ -14,7 +14,7 @@ from adaptive.llm_puzzle.gkd import distill_globally, gkd_loss
 from adaptive.llm_puzzle.group_trainer import schedule
 from adaptive.llm_puzzle.settings import GKDConfig, LongConfig
 
-CONFIG = GKDConfig(tokens=3000, batch_size=5, learning_rate=3e-3)
+CONFIG = GKDConfig(tokens=3000, batch=5, learning_rate=3e-3)
 
 
 def test_distillation_brings_the_child_nearer(student, parent, rows):
@@ -50,7 +50,7 @@ def test_the_seed_decides(student, parent, rows):
     results = []
     for seed in (0, 0, 1):
         child = copy.deepcopy(student)
-        distill_globally(child, parent.model, rows, GKDConfig(tokens=500, batch_size=4), seed)
+        distill_globally(child, parent.model, rows, GKDConfig(tokens=500, batch=4), seed)
         results.append(torch.cat([weight.flatten() for weight in child.parameters()]))
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
@@ -76,7 +76,7 @@ def test_no_tokens_change_nothing(student, parent, rows):
 def test_how_a_step_is_computed_does_not_change_it(student, parent, rows, change):
     results, logged = [], []
     for more in ({}, change):
-        child, config = copy.deepcopy(student), GKDConfig(tokens=300, batch_size=5, **more)
+        child, config = copy.deepcopy(student), GKDConfig(tokens=300, batch=5, **more)
         losses: list[list[float]] = []
         seen = distill_globally(
             child,
@@ -100,7 +100,7 @@ def test_how_a_step_is_computed_does_not_change_it(student, parent, rows, change
 @pytest.mark.slow
 def test_updates_too_small_for_bfloat16_are_not_lost(student, parent, rows):
     """A learning rate at which rounding each update to the weight's type undoes most of them."""
-    config = GKDConfig(tokens=3000, batch_size=5, learning_rate=3e-4)
+    config = GKDConfig(tokens=3000, batch=5, learning_rate=3e-4)
     exact, half, naive = (copy.deepcopy(student) for _ in range(3))
     half.bfloat16()
     naive.bfloat16()
@@ -119,10 +119,10 @@ def test_updates_too_small_for_bfloat16_are_not_lost(student, parent, rows):
 
 def distill_in_half(child, teacher, rows, config) -> None:
     """The same training with an optimiser that changes the bfloat16 weights themselves."""
-    steps = steps_for(config.tokens, rows, config.batch_size)
+    steps = steps_for(config.tokens, rows, config.batch)
     child.requires_grad_(True)
     optimizer = torch.optim.AdamW(child.parameters(), betas=(0.9, 0.95), weight_decay=0.01)
-    for step, index in enumerate(rows.training_indices(config.batch_size, steps, 0)):
+    for step, index in enumerate(rows.training_indices(config.batch, steps, 0)):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule(step, steps, config.warmup)
         optimizer.zero_grad()
@@ -135,7 +135,7 @@ def test_a_long_phase_follows_on_its_own_rows(student, parent, rows):
     long_rows = Rows.pack(
         [row[:n] * 3 for row, n in zip(rows.ids_NT.tolist(), rows.lengths_N.tolist(), strict=True)]
     )
-    config = GKDConfig(tokens=300, batch_size=6, long=LongConfig(tokens=400, learning_rate=1e-4))
+    config = GKDConfig(tokens=300, batch=6, long=LongConfig(tokens=400, learning_rate=1e-4))
     logged: list[tuple[int, float]] = []
     seen = distill_globally(
         student,

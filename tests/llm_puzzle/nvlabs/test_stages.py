@@ -326,7 +326,7 @@ MISTAKES = {
     "library=nvlab": "unknown library 'nvlab', choose one of nvlabs, own; did you mean 'nvlabs'?",
     "library.source=theirs": "library.source='theirs' is unknown, choose one of own, nvlabs",
     "score.metric=cosine": "score.metric=cosine is not in a library of library=nvlabs, choose one",
-    "search.batch_sizes=[8,16]": "cannot be tried with library=nvlabs, which was measured at one",
+    "search.batches=[8,16]": "cannot be tried with library=nvlabs, which was measured at one",
 }
 
 

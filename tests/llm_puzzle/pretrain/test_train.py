@@ -78,7 +78,7 @@ def test_a_short_time_cuts_the_steps(prepared, tmp_path):
 
 @given(st.integers(1, 500), st.floats(0, 0.5), st.floats(0, 0.5))
 def test_rate_rises_stays_and_falls(steps, warmup, decay):
-    schedule = Schedule(lr=2.0, warmup=warmup, decay=decay)
+    schedule = Schedule(learning_rate=2.0, warmup=warmup, decay=decay)
     rates = [schedule.rate(step, steps) for step in range(steps)]
     assert all(0 < rate <= 2.0 for rate in rates)
     peak = int(np.argmax(rates))

@@ -166,3 +166,5 @@ def test_a_rehearsal_of_a_small_shape(tmp_path):
     page = (tmp_path / "report.html").read_text()
     for stage in ("costs", "library", "scores", "child", "verify"):
         assert stage in page
+    assert page.index("<td>costs") < page.index("<td>library") < page.index("<td>child")
+    assert 'href="./artifacts/rehearsal/run/report.html"' in page and "GPU memory" not in page

@@ -12,7 +12,7 @@ from tiny_vit_puzzle import make_parent
 
 from adaptive.quadformer.models import load_trained, save_trained
 from adaptive.quadformer.puzzle import local
-from adaptive.quadformer.puzzle.children import distil_whole, hollow, realise
+from adaptive.quadformer.puzzle.children import distil_whole, hollow, realise_child
 from adaptive.quadformer.puzzle.images import Augmented, Parts, plain_batches
 from adaptive.quadformer.puzzle.initialise import block_moments, variant
 from adaptive.quadformer.puzzle.library import Library, VariantRecord
@@ -102,7 +102,7 @@ def test_a_fit_imitates_better_than_what_is_cut_away(world):
 
 def test_the_parents_own_options_make_the_parent(world):
     own = [0] * len(world.space)
-    child = realise(world.parent, world.library, world.space, own, 10)
+    child = realise_child(world.parent, world.library, world.space, own, 10)
     for tokens in TOKENS:
         torch.testing.assert_close(
             child.model(world.image_BCHW, num_tokens=tokens),
@@ -115,7 +115,7 @@ def test_the_parents_own_options_make_the_parent(world):
 
 @pytest.mark.parametrize("choice", [[1, 2, 3, 4], [3, 0, 2, 1], [3, 4, 3, 4]])
 def test_a_child_has_the_chosen_halves_and_loads_again(world, choice, tmp_path):
-    child = realise(world.parent, world.library, world.space, choice, 7)
+    child = realise_child(world.parent, world.library, world.space, choice, 7)
     sizes = [group.sizes[k] for group, k in zip(world.space, choice, strict=True)]
     assert [n for block in child.model.vit.blocks for n in block.size] == sizes
     trace = Trace(world.model, world.image_BCHW, 7)
@@ -152,7 +152,9 @@ def test_a_score_is_what_a_child_of_one_replacement_loses_more(world, tokens):
         assert [row[0] for row in scores.values[metric]] == [0.0] * len(world.space)
     for g, k in ((0, 2), (1, 4), (2, 3), (3, 1)):
         choice = [k if i == g else 0 for i in range(len(world.space))]
-        child: object = realise(world.parent, world.library, world.space, choice, tokens).model
+        child: object = realise_child(
+            world.parent, world.library, world.space, choice, tokens
+        ).model
         found = measured_loss(world.model, child, batches(world), tokens, False)
         for metric, value in found.items():
             wanted = value - scores.base[metric]
@@ -242,7 +244,7 @@ def test_a_child_that_was_not_saved_yet_is_not_trained_again(world, tmp_path, mo
     options = {"amp": False, "compiled": False, "seed": 0, "log": lambda **_: None}
 
     def train():
-        child = realise(world.parent, world.library, world.space, own, 7)
+        child = realise_child(world.parent, world.library, world.space, own, 7)
         given = (child, world.parent, make_images(24), 7, config, AugmentConfig(), tmp_path)
         assert distil_whole(*given, **options) == 3
         return child.model.state_dict()

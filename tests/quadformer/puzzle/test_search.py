@@ -20,17 +20,16 @@ from adaptive.quadformer.puzzle.search import (
     best_by_tokens,
     frontiers,
 )
-from adaptive.quadformer.puzzle.settings import ScoreConfig, SearchConfig, SpaceConfig
+from adaptive.quadformer.puzzle.settings import SearchConfig, SpaceConfig
 from adaptive.quadformer.puzzle.space import search_space
 
 SPACE = search_space([[2, 16], [2, 16]], SpaceConfig(heads=[0.5], mlp=[0.5], multiple=8))
 GRID = (16, 28, 64)
 CONFIG = SearchConfig(gap=0.0, solver="exhaustive")
-RAW = ScoreConfig(isotonic=False)
 
 
 def made(
-    seed: int, config: ScoreConfig = RAW, grid: tuple[int, ...] = GRID
+    seed: int, isotonic: bool = False, grid: tuple[int, ...] = GRID
 ) -> dict[int, ChoiceProblem]:
     """Problems of random scores; prices rise with tokens and sizes, some scores are negative."""
     chance = np.random.default_rng(seed)
@@ -42,7 +41,7 @@ def made(
         seconds = [[tokens * size / group.sizes[0] for size in group.sizes] for group in SPACE]
         params = [list(group.sizes) for group in SPACE]
         costs = Costs(tokens, 1.1 * (2 + 4 * tokens), 2.0, seconds, params)
-        problems[tokens] = problem_at(SPACE, scores, costs, config)
+        problems[tokens] = problem_at(SPACE, scores, costs, "kl", isotonic)
     return problems
 
 
@@ -180,7 +179,7 @@ def test_prices_add_up_to_the_measured_parent_and_tokens_are_a_group():
 
 
 def test_repaired_ladders_do_not_fall():
-    for problem in made(3, ScoreConfig()).values():
+    for problem in made(3, isotonic=True).values():
         for row, options in list(zip(problem.loss, problem.options, strict=True))[1:]:
             values = row[: len(options)]
             assert values[0] == 0 and (np.diff(values) >= 0).all()

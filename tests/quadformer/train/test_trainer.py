@@ -34,7 +34,13 @@ from adaptive.quadformer.train.optimizer import learning_rate, make_optimizer, s
 def test_it_learns(tmp_path):
     """Classes are told apart by colour: a few epochs without augmentation suffice."""
     off = AugmentConfig(crop=(1.0, 1.0), flip=0.0)
-    changes = {"epochs": 20, "lr": 3e-3, "validate_epochs": 10, "smoothing": 0.0, "ema": 0.5}
+    changes = {
+        "epochs": 20,
+        "learning_rate": 3e-3,
+        "validate_epochs": 10,
+        "smoothing": 0.0,
+        "ema": 0.5,
+    }
     records, found = [], []
 
     def validate(trainer):
@@ -133,7 +139,7 @@ def test_mistakes_are_told(tmp_path):
     trainer = make_trainer(tmp_path)
     with torch.no_grad():
         trainer.model.vit.head.bias.fill_(math.nan)
-    with pytest.raises(UserError, match="the loss is nan at step 1: lower train.lr"):
+    with pytest.raises(UserError, match="the loss is nan at step 1: lower train.learning_rate"):
         trainer.run()
 
 
@@ -224,7 +230,9 @@ def test_distillation_is_zero_for_the_teacher_and_positive_for_others(temperatur
 
 @given(epochs=st.integers(2, 40), per_epoch=st.integers(1, 20), warmup=st.floats(0, 1.5))
 def test_rates_rise_and_fall(epochs, per_epoch, warmup):
-    config = replace(TRAIN, epochs=epochs, warmup_epochs=warmup, lr=1.0, lr_end=0.1)
+    config = replace(
+        TRAIN, epochs=epochs, warmup_epochs=warmup, learning_rate=1.0, learning_rate_end=0.1
+    )
     steps = epochs * per_epoch
     rates = [learning_rate(step, steps, per_epoch, config) for step in range(steps + 1)]
     top = rates.index(max(rates))

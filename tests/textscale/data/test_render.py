@@ -19,7 +19,7 @@ from adaptive.textscale.data.config import SHARES, RenderConfig
 from adaptive.textscale.data.fonts import font_files
 from adaptive.textscale.data.homography import warp
 from adaptive.textscale.data.paint import LUMA_3, contrasting_colour, random_colour
-from adaptive.textscale.data.render import KINDS, Renderer, render_scene
+from adaptive.textscale.data.render import KINDS, Renderer
 from adaptive.textscale.data.vocabulary import prose_text, sign_text
 from adaptive.textscale.words import short_sides
 
@@ -160,16 +160,15 @@ def test_a_renderer_can_be_sent_to_another_process():
     before = renderer(0)
     after = pickle.loads(pickle.dumps(renderer))(0)
     assert (before[0] == after[0]).all() and before[1].texts == after[1].texts
-    assert (render_scene(0, 0, only("photograph"))[0] == before[0]).all()
 
 
 def test_large_pages_of_small_text():
     config = RenderConfig(
         height=1600, width=1200, shares={"page": 1.0}, fill=0.1, max_scale=14, damage=0.5
     )
-    covers = []
+    covers, render = [], Renderer(config)
     for index in range(3):
-        image_HW3, words = render_scene(index, 0, config)
+        image_HW3, words = render(index)
         area = shapely.area(shapely.polygons(words.quad_N42.astype(float))).sum()
         covers.append(area / image_HW3[..., 0].size)
         assert np.median(short_sides(words.quad_N42)) < 18

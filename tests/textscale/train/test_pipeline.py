@@ -16,7 +16,7 @@ from adaptive.textscale.data.icdar import format_words
 from adaptive.textscale.network import SIZES, load_net, save_net
 from adaptive.textscale.train.stages import mined_weights
 
-SMALL = ["train.steps=4", "train.batch=2", "train.warmup=1", "train.validate_steps=2"]
+SMALL = ["train.steps=4", "train.batch=2", "train.warmup_steps=1", "train.validate_steps=2"]
 SMALL += ["sample.side=64", "net.size=tiny", "data.workers=0", "device=cpu"]
 
 
@@ -97,8 +97,8 @@ def test_mistakes_are_told(data, tmp_path):
         load("net.size=big")
     with pytest.raises(UserError, match="train.batch=2 must be a multiple of train.accumulate=3"):
         load("train.accumulate=3")
-    with pytest.raises(UserError, match="train.warmup=4 must be below train.steps=4"):
-        load("train.warmup=4")
+    with pytest.raises(UserError, match="train.warmup_steps=4 must be below train.steps=4"):
+        load("train.warmup_steps=4")
     with pytest.raises(UserError, match="there are no weights"):
         load("net.init=nowhere").run(tmp_path / "run")
 

@@ -19,7 +19,9 @@ from adaptive.textscale.train.trainer import CHECKPOINT, Trainer
 from adaptive.textscale.train.validate import make_detector, scale_errors, validate
 
 SAMPLE = SampleConfig(side=64, scale=[12.0, 30.0], packed=0.25)
-TRAIN = TrainConfig(steps=6, batch=4, warmup=2, ema=0.9, checkpoint_seconds=0, validate_steps=4)
+TRAIN = TrainConfig(
+    steps=6, batch=4, warmup_steps=2, ema=0.9, checkpoint_seconds=0, validate_steps=4
+)
 
 
 def make_samples(count: int = 24, seed: int = 0, **changes) -> Samples:
@@ -127,8 +129,9 @@ def test_it_learns(tmp_path):
 
     samples = Samples([Source(Scenes(24))], SampleConfig(side=96, scale=[14.0, 28.0]), 0, 100 * 6)
     trainer = make_trainer(
-        tmp_path, samples, steps=100, batch=6, lr=1e-2, warmup=5, validate_steps=100,
-        checkpoint_seconds=1e9, log=lambda **r: records.append(r), on_validate=judge,
+        tmp_path, samples, steps=100, batch=6, learning_rate=1e-2, warmup_steps=5,
+        validate_steps=100, checkpoint_seconds=1e9, log=lambda **r: records.append(r),
+        on_validate=judge,
     )  # fmt: skip
     trainer.run()
     parts = [records[-1][part] for part in ("text", "overlap", "border", "scale")]
@@ -178,7 +181,7 @@ def test_a_loss_that_is_not_finite_is_told(tmp_path):
     trainer = make_trainer(tmp_path)
     with torch.no_grad():
         trainer.net.head[-1].bias.fill_(math.nan)
-    with pytest.raises(UserError, match="the loss is nan at step 1: lower train.lr"):
+    with pytest.raises(UserError, match="the loss is nan at step 1: lower train.learning_rate"):
         trainer.run()
 
 

@@ -13,7 +13,15 @@ from adaptive.core.registry import Registry
 from adaptive.core.run.launch.config import JoblibConfig, LauncherConfig, RayConfig, SlurmConfig
 from adaptive.core.run.launch.job import Job
 
-__all__ = ["LAUNCHERS", "Job", "JoblibConfig", "LauncherConfig", "RayConfig", "SlurmConfig", "of"]
+__all__ = [
+    "LAUNCHERS",
+    "Job",
+    "JoblibConfig",
+    "LauncherConfig",
+    "RayConfig",
+    "SlurmConfig",
+    "launch_of",
+]
 
 Launch = Callable[[Sequence[Job], Any], Iterator[tuple[Job, int]]]
 
@@ -23,7 +31,7 @@ LAUNCHERS.register("slurm")((SlurmConfig, "adaptive.core.run.launch.slurm:launch
 LAUNCHERS.register("ray")((RayConfig, "adaptive.core.run.launch.on_ray:launch"))
 
 
-def of(name: str) -> Launch:
+def launch_of(name: str) -> Launch:
     """The function of a launcher, whose module is imported now."""
     module, _, function = LAUNCHERS[name][1].partition(":")
     return getattr(importlib.import_module(module), function)

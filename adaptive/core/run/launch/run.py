@@ -29,7 +29,7 @@ def run_jobs(jobs: Mapping[Path, Job], settings: LauncherConfig, sweep: Sweep) -
         UserError: the launcher cannot start here.
     """
     left = dict(jobs)
-    start = launch.of(settings.kind)
+    start = launch.launch_of(settings.kind)
     # At first all: who holds a directory may be a job of an earlier launch, which the launcher of a
     # cluster finds again.
     free = list(left.values())

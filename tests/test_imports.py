@@ -1,0 +1,68 @@
+"""What an import brings along, in a process of its own: a name costs what is used of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "PIL",
+    "cv2",
+    "datasets",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "ortools",
+    "pandas",
+    "scipy",
+    "shapely",
+    "skimage",
+    "timm",
+    "torch",
+    "torchvision",
+    "transformers",
+}
+ALLOWED = {
+    "adaptive": set(),
+    "adaptive.llm_puzzle": set(),
+    "adaptive.quadformer": set(),
+    "adaptive.textscale": {"numpy"},
+    "adaptive.zoo": {"numpy"},
+    "adaptive.core": {"numpy"},
+    "adaptive.core.cost": {"numpy"},
+    "adaptive.core.hardware": {"numpy"},
+    "adaptive.core.report": {"numpy"},
+    "adaptive.core.run": {"numpy"},
+    "adaptive.config": {"numpy", "hydra"},  # with every task's settings, once registered
+}
+
+
+def brought(code: str) -> set[str]:
+    """The packages that a program has imported when it ends."""
+    report = "\nprint(*{name.partition('.')[0] for name in __import__('sys').modules})"
+    done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", ALLOWED)
+def test_an_import_brings_nothing_heavy(module):
+    code = f"import {module}"
+    if module == "adaptive.config":
+        code += "; adaptive.config.register()"
+    assert brought(code) & (HEAVY | {"numpy", "hydra"}) <= ALLOWED[module]
+
+
+def test_a_small_problem_is_solved_without_a_solver_library():
+    code = (
+        "from adaptive.core import *; "
+        "solve(ChoiceProblem([[0, 1]], {'latency': [[1, 0]]}), {'latency': 0.5})"
+    )
+    assert brought(code) & HEAVY == set()
+
+
+def test_a_name_of_a_family_brings_what_it_needs_and_no_more():
+    code = "from adaptive.llm_puzzle import SpaceConfig, search_space"
+    assert brought(code) & HEAVY == set() and "numpy" in brought(code)
