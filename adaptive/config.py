@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -23,11 +21,13 @@ from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, Experiment, Task, TaskConfig
 from adaptive.core.run.messages import reworded
 from adaptive.core.run.recipes import recipe_list
+from adaptive.core.run.sweep import label_of
 from adaptive.launcher import register_launchers
 
 # Modules that register tasks; importing one must not import torch.
 TASK_MODULES = (
     "adaptive.core.collect.config",
+    "adaptive.core.frontiers.config",
     "adaptive.core.profiling.config",
     "adaptive.llm_puzzle.config",
     "adaptive.quadformer.config",
@@ -170,14 +170,9 @@ def job_overrides(settings: HydraConf) -> tuple[str, ...]:
 def sweep_label(overrides: ListConfig) -> str:
     """The name of a sweep job's directory: its overrides, the recipe and the cluster aside.
 
-    The same job gets the same name each time, so that a sweep started again resumes. What a file
-    system or a shell may not like is replaced, and a hash keeps shortened names apart.
+    The same job gets the same name each time, so that a sweep started again resumes.
     """
-    text = ",".join(sorted(str(o) for o in overrides if not is_about_the_sweep(str(o))))
-    label = re.sub(r"[^\w.=,+-]", "_", text)
-    if label != text or len(label) > 120:
-        label = f"{label[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return label or "defaults"
+    return label_of(str(o) for o in overrides if not is_about_the_sweep(str(o)))
 
 
 def _help() -> str:
