@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import cast
 
@@ -15,6 +16,7 @@ from hydra._internal.core_plugins.importlib_resources_config_source import (
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from adaptive.core.errors import UserError
@@ -103,7 +105,7 @@ def free_settings(arguments: Sequence[str], config_dir: str | None = None) -> No
     # Of a sweep over recipes the first decides; what cannot be composed is told later.
     chosen = [a.split(",")[0] for a in arguments if a.startswith(("+exp=", "task="))]
     try:
-        with initialize_config_module("adaptive.conf", version_base="1.3"):
+        with _hydra_aside(), initialize_config_module("adaptive.conf", version_base="1.3"):
             name = compose("config", [*chosen, *_search_path(config_dir)]).get("task")
     except Exception:
         return
@@ -118,6 +120,18 @@ def _plain(task: Task, name: str) -> bool:
     return name not in task.groups and name in {field.name for field in fields(task.config)}
 
 
+@contextlib.contextmanager
+def _hydra_aside() -> Iterator[None]:
+    """Lets something be composed within a run that Hydra itself has started."""
+    started = GlobalHydra.instance()
+    ours = started.hydra
+    started.clear()
+    try:
+        yield
+    finally:
+        started.hydra = ours
+
+
 def _search_path(config_dir: str | None) -> list[str]:
     return [] if config_dir is None else [f"hydra.searchpath=[{RECIPES},file://{config_dir}]"]
 
@@ -127,7 +141,7 @@ def load(name: str, *overrides: str, config_dir: str | None = None) -> Experimen
     register()
     paths, arguments = _search_path(config_dir), [f"+exp={name}", *overrides]
     free_settings(arguments, config_dir)
-    with reworded(arguments):
+    with reworded(arguments), _hydra_aside():
         with initialize_config_module("adaptive.conf", version_base="1.3"):
             composed = compose("config", [*arguments, *paths])
         words = ", ".join(map(repr, (name, *overrides)))

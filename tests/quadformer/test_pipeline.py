@@ -13,6 +13,7 @@ from adaptive.core.errors import UserError
 MODEL = [f"model.size={SIZE}", "model.patch=8", "model.max_patch=32"]
 MODEL += [f"+model.vit_settings.{key}={value}" for key, value in VIT["vit_settings"].items()]
 SUMMARY = {"tokens", "accuracy", "images_per_second", "gmacs", "realisation", "tokenizer_share"}
+SUMMARY |= {"full_grid.images_per_second"}
 
 
 @pytest.fixture

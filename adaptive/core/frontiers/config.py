@@ -16,26 +16,28 @@ NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 @dataclass
 class ReferenceConfig:
-    """What the costs and the qualities of a part are relative to: either numbers that every run
-    measures of it too, or a run of its own."""
+    """What the costs and the qualities of a part are relative to: numbers that every run measures
+    of it too, or those of a run of its own."""
 
-    cost: str | None = None  # numbers of the runs' summaries
+    # numbers of the runs' summaries; null: the part's own, of the run that `set` makes
+    cost: str | None = None
     quality: str | None = None
-    # settings of its own run, in the place of the part's `over`; null: see cost and quality
+    # settings of that run, in the place of the part's `over`; null: there is no such run
     set: dict[str, Any] | None = None
 
     def validate(self, prefix: str) -> None:
-        """Raises UserError unless it says one thing, or nothing."""
-        if (self.cost is None) != (self.quality is None):
-            given, lacking = ("cost", "quality") if self.cost else ("quality", "cost")
+        """Raises UserError unless it says both a cost and a quality, or nothing."""
+        named = [name for name in ("cost", "quality") if getattr(self, name) is not None]
+        if self.set is None and len(named) == 1:
+            lacking = "quality" if named == ["cost"] else "cost"
             raise UserError(
-                f"{prefix}.{given}={getattr(self, given)} needs {prefix}.{lacking} too: name both "
-                "numbers of the summaries, or neither"
+                f"{prefix}.{named[0]}={getattr(self, named[0])} leaves the {lacking} open: name "
+                f"{prefix}.{lacking} too, or a run that has it in {prefix}.set"
             )
-        if self.cost is not None and self.set is not None:
+        if self.set is not None and len(named) == 2:
             raise UserError(
-                f"{prefix}.cost={self.cost} is measured by every run, {prefix}.set by a run of its "
-                "own: set one of them to null"
+                f"{prefix}.set makes a run that nothing asks for, as every run measures "
+                f"{self.cost} and {self.quality}: set it to null"
             )
 
 

@@ -73,8 +73,9 @@ def stages(config: FrontiersConfig) -> list[Stage]:
             wrong[name] = str(error)
     if wrong:
         told = "; ".join(f"parts.{name}: {why}" for name, why in wrong.items())
+        sets = ", ".join(f"parts.{name}.set" for name in wrong)
         without = " ".join(f"parts.{name}=null" for name in wrong)
-        raise UserError(f"{told} (or leave out what cannot run: {without})")
+        raise UserError(f"{told} (set what is missing in {sets}, or leave out: {without})")
     parts = [
         Stage(
             stage_of(name),
@@ -199,28 +200,33 @@ def _curve(
     """The frontier of a part's finished runs."""
     setting, names = config.wanted[name].reference, (axes[0].name, axes[1].name)
     lacking = f"parts.{name}.reference names none"
-    common: tuple[float, float] | None = None
-    if setting.set is not None:
-        run = done.get(REFERENCE)
-        common = None if run is None else _pair(run, *names)
-        why = "failed" if run is None else f"measured no {' and '.join(names)}"
-        lacking = f"the run of the reference {why}"
+    base = done.get(REFERENCE)
+    if setting.set is not None and base is None:
+        lacking = "the run of the reference failed"
+    elif setting.set is not None or setting.cost is not None:
+        lacking = "the reference's cost or quality was not measured"
     points = []
     for child in mine:
         run = done.get(child.name)
-        values = None if run is None else _pair(run, *names)
-        if run is None or values is None or child.reference:
+        if (
+            run is None
+            or child.reference
+            or (values := _pair((run, names[0]), (run, names[1]))) is None
+        ):
             continue
-        own = common
-        if setting.cost is not None and setting.quality is not None:
-            own = _pair(run, setting.cost, setting.quality)
-        points.append((Point(child.name, *values), own))
+        # What a run measures of the reference in turns with itself counts before another run's.
+        cost = (base, names[0]) if setting.cost is None else (run, setting.cost)
+        quality = (base, names[1]) if setting.quality is None else (run, setting.quality)
+        points.append((Point(child.name, *values), _pair(cost, quality)))
     return curve_of(points, *axes, lacking)
 
 
-def _pair(run: Run, cost: str, quality: str) -> tuple[float, float] | None:
-    values = number(run, cost), number(run, quality)
-    return None if values[0] is None or values[1] is None else (values[0], values[1])
+def _pair(
+    cost: tuple[Run | None, str], quality: tuple[Run | None, str]
+) -> tuple[float, float] | None:
+    """A number of one run and one of another; None where either is missing."""
+    found = [None if run is None else number(run, name) for run, name in (cost, quality)]
+    return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
 def _done(mine: Sequence[Child], home: Path, failed: Mapping[str, str]) -> dict[str, Run]:
