@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from adaptive.core.frontiers.curve import HALF, Curve, Point
 from adaptive.core.report.labels import label
-from adaptive.core.report.markup import format_number
 from adaptive.core.report.spots import spot
 from adaptive.core.report.style import INK, MUTED, PAPER, SERIES, canvas, house_style
 
@@ -26,7 +25,7 @@ def panel(curve: Curve, *, title: str, cost: str, quality: str, notes: Mapping[s
     Args:
         curve: the part's points.
         title: its name.
-        cost: label of what is spent.
+        cost: what is spent, in few words, as a panel is narrow.
         quality: label of what it buys.
         notes: name of a run, or of the reference, to what pointing at it tells.
     """
@@ -55,7 +54,7 @@ def panel(curve: Curve, *, title: str, cost: str, quality: str, notes: Mapping[s
     for point in everything:
         if at := place(point):
             spot(axes, *at, notes[point.name])
-    axes.set(xlabel=f"{cost} (% of the reference)" if related else cost, ylabel=quality)
+    axes.set(xlabel=f"{cost}, % of reference" if related else cost, ylabel=quality)
     axes.set_title(title)
     if related:
         axes.set_xlim(left=min(0, axes.get_xlim()[0]))
@@ -105,5 +104,5 @@ def _ring(axes: Axes, curve: Curve, factor: float, name: str | None) -> None:
         axes.plot([factor * half.share], [half.quality], "o", **RING)
     elif half.kept is not None:
         axes.plot([factor * half.share], [factor * half.kept], "o", **RING)
-        text = f"{name} {format_number(factor * half.kept)} %"
+        text = f"{name} {factor * half.kept:.1f} %"
         label(axes, factor * half.share, factor * half.kept, text, fontsize=8.5)

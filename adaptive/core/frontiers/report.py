@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,8 @@ def page(config: FrontiersConfig, parts: Mapping[str, Part], home: Path) -> Repo
     tiles, notes = {}, {}
     for name, part in parts.items():
         half = part.curve.half
-        kept = half.kept is not None
         tiles[name] = f"{100 * half.kept:.1f} %" if half.kept is not None else None
-        notes[name] = f"{'of the quality ' if kept else ''}{half.how}"
+        notes[name] = half.how if half.kept is None else f"of the quality, {half.how}"
     report.numbers(tiles, notes)
     told = {name: _notes(config, name, part) for name, part in parts.items()}
     curves = {name: part.curve for name, part in parts.items()}
@@ -42,7 +42,7 @@ def page(config: FrontiersConfig, parts: Mapping[str, Part], home: Path) -> Repo
         f"{name}: {_label(config, name, part, 'quality')} over its cost": panel(
             part.curve,
             title=name,
-            cost=_label(config, name, part, "cost"),
+            cost=_spent(config, name, part),
             quality=_label(config, name, part, "quality"),
             notes=told[name],
         )
@@ -147,6 +147,14 @@ def _linked(part: Part, run: str, home: Path) -> str:
 
 def _label(config: FrontiersConfig, name: str, part: Part, side: str) -> str:
     return getattr(config.wanted[name], f"{side}_label") or getattr(part, side)
+
+
+def _spent(config: FrontiersConfig, name: str, part: Part) -> str:
+    """What a part's share of the cost is a share of: of a rate the time, else without the unit."""
+    label = _label(config, name, part, "cost")
+    if part.curve.reference is None:
+        return label
+    return f"1 / ({label})" if part.more[0] else re.sub(r" \(.*\)$", "", label)
 
 
 def _plain(value: float | None) -> str | None:
