@@ -68,6 +68,11 @@ class Curve:
         """The runs on the frontier."""
         return [point for point in self.points if point.best]
 
+    @property
+    def known(self) -> list[Point]:
+        """All points, the reference last."""
+        return [*self.points, *([] if self.reference is None else [self.reference])]
+
 
 def share_of(value: float, reference: float, more: bool) -> float | None:
     """A cost relative to the reference's; of a rate, where more is better, the time that it takes.

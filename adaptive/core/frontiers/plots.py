@@ -29,8 +29,7 @@ def panel(curve: Curve, *, title: str, cost: str, quality: str, notes: Mapping[s
         quality: label of what it buys.
         notes: name of a run, or of the reference, to what pointing at it tells.
     """
-    figure, axes = canvas(WIDTH, HEIGHT, squeeze=False)
-    axes = axes[0, 0]
+    figure, axes = canvas(WIDTH, HEIGHT)
     related = curve.reference is not None
 
     def place(point: Point) -> tuple[float, float] | None:
@@ -50,8 +49,7 @@ def panel(curve: Curve, *, title: str, cost: str, quality: str, notes: Mapping[s
     axes.plot([x for x, _ in line], [y for _, y in line], "-", color=SERIES[0])
     axes.plot([x for x, _ in best], [y for _, y in best], "o", color=SERIES[0], mec=PAPER, mew=0.8)
     _ring(axes, curve, 100.0, None)
-    everything = [*curve.points, *([curve.reference] if curve.reference else [])]
-    for point in everything:
+    for point in curve.known:
         if at := place(point):
             spot(axes, *at, notes[point.name])
     axes.set(xlabel=f"{cost}, % of reference" if related else cost, ylabel=quality)
@@ -73,11 +71,10 @@ def kept_plot(curves: Mapping[str, Curve], notes: Mapping[str, Mapping[str, str]
     figure, axes = canvas(height=3.7)
     axes.axvline(100 * HALF, color=MUTED, lw=1.2, ls=(0, (4, 3)))
     for i, (name, curve) in enumerate(curves.items()):
-        ends = [*curve.best, *([curve.reference] if curve.reference else [])]
         points = [
             (100 * p.share, 100 * p.kept, p)
-            for p in ends
-            if p.share is not None and p.kept is not None
+            for p in curve.known
+            if (p.best or p is curve.reference) and p.share is not None and p.kept is not None
         ]
         if not points:
             continue

@@ -5,27 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adaptive.core.collect.stages import link
 from adaptive.core.frontiers.config import FrontiersConfig
-from adaptive.core.frontiers.curve import Point
+from adaptive.core.frontiers.part import Part
 from adaptive.core.frontiers.plots import kept_plot, panel
 from adaptive.core.report import Report
 from adaptive.core.report.markup import format_number
 from adaptive.core.run.directory import REPORT
 
-if TYPE_CHECKING:
-    from adaptive.core.frontiers.stages import Part
 
-
-def page(config: FrontiersConfig, parts: Mapping[str, Part], home: Path) -> Report:
+def page(
+    config: FrontiersConfig, parts: Mapping[str, Part], home: Path, homes: Mapping[str, Path]
+) -> Report:
     """The page, without its provenance.
 
     Args:
         config: of the task.
         parts: by name.
         home: directory that the page will be in.
+        homes: directories of the parts' runs.
     """
     count = f"{len(parts)} families" if len(parts) > 1 else "one family"
     report = Report("Frontiers", f"How much quality do {count} keep at half of the cost?")
@@ -62,8 +62,8 @@ def page(config: FrontiersConfig, parts: Mapping[str, Part], home: Path) -> Repo
         )
     _answers(report, config, parts)
     for name, part in parts.items():
-        _runs(report, config, name, part, home)
-    _failed(report, parts, home)
+        _runs(report, config, name, part, _links(part, homes[name], home))
+    _failed(report, parts, homes, home)
     return report
 
 
@@ -76,7 +76,7 @@ def _answers(report: Report, config: FrontiersConfig, parts: Mapping[str, Part])
             {
                 "family": f"**{name}**",
                 "quality": _label(config, name, part, "quality"),
-                "of the reference": _plain(curve.reference and curve.reference.quality),
+                "of the reference": _plain(curve.reference.quality if curve.reference else None),
                 "at half": _plain(curve.half.quality),
                 "kept (%)": None if curve.half.kept is None else 100 * curve.half.kept,
                 "how": curve.half.how,
@@ -85,18 +85,18 @@ def _answers(report: Report, config: FrontiersConfig, parts: Mapping[str, Part])
     report.table(rows, "Between two measured points of a frontier the quality is interpolated.")
 
 
-def _runs(report: Report, config: FrontiersConfig, name: str, part: Part, home: Path) -> None:
+def _runs(
+    report: Report, config: FrontiersConfig, name: str, part: Part, links: Mapping[str, str]
+) -> None:
     report.section(name)
     cost, quality = (_label(config, name, part, side) for side in ("cost", "quality"))
-    curve = part.curve
-    points: list[Point] = [*curve.points, *([curve.reference] if curve.reference else [])]
     rows = []
-    for point in points:
-        budget = part.budgets.get(point.name)
-        text = _linked(part, point.name, home) if budget else point.name
-        row: dict[str, Any] = {"run": f"**{text}**" if point.best and budget else text}
+    for point in part.curve.known:
+        text = links.get(point.name, point.name)  # a reference need not be a run
+        bold = point.best and point is not part.curve.reference
+        row: dict[str, Any] = {"run": f"**{text}**" if bold else text}
         row |= {cost: point.cost, quality: point.quality}
-        if curve.reference is not None:
+        if part.curve.reference is not None:
             row["cost (%)"] = None if point.share is None else 100 * point.share
             row["kept (%)"] = None if point.kept is None else 100 * point.kept
         rows.append(row)
@@ -111,9 +111,11 @@ def _runs(report: Report, config: FrontiersConfig, name: str, part: Part, home: 
         report.text(f"No run of `{recipe}` has measured both numbers.")
 
 
-def _failed(report: Report, parts: Mapping[str, Part], home: Path) -> None:
+def _failed(
+    report: Report, parts: Mapping[str, Part], homes: Mapping[str, Path], home: Path
+) -> None:
     rows = [
-        {"family": name, "run": _linked(part, run, home), "why": why}
+        {"family": name, "run": _links(part, homes[name], home)[run], "why": why}
         for name, part in parts.items()
         for run, why in part.failed.items()
     ]
@@ -125,9 +127,8 @@ def _failed(report: Report, parts: Mapping[str, Part], home: Path) -> None:
 def _notes(config: FrontiersConfig, name: str, part: Part) -> dict[str, str]:
     """What pointing at each run tells."""
     cost, quality = (_label(config, name, part, side) for side in ("cost", "quality"))
-    curve = part.curve
     told = {}
-    for point in [*curve.points, *([curve.reference] if curve.reference else [])]:
+    for point in part.curve.known:
         lines = [part.budgets.get(point.name, point.name)]
         lines += [f"{cost}: {format_number(point.cost)}"]
         lines += [f"{quality}: {format_number(point.quality)}"]
@@ -137,12 +138,13 @@ def _notes(config: FrontiersConfig, name: str, part: Part) -> dict[str, str]:
     return told
 
 
-def _linked(part: Part, run: str, home: Path) -> str:
-    """A run with a link to its page where it has one, else to its directory."""
-    directory = Path(part.home, run)
-    target = directory / REPORT if (directory / REPORT).exists() else directory
-    text = part.budgets[run]
-    return f"[{text}]({link(target, home)})" if directory.exists() else text
+def _links(part: Part, runs: Path, home: Path) -> dict[str, str]:
+    """Names of the runs to their budgets, which link to their pages, or to their directories."""
+    links = {}
+    for name, budget in part.budgets.items():
+        found = [path for path in (runs / name / REPORT, runs / name) if path.exists()]
+        links[name] = f"[{budget}]({link(found[0], home)})" if found else budget
+    return links
 
 
 def _label(config: FrontiersConfig, name: str, part: Part, side: str) -> str:
