@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import cast
+from typing import Any, cast
 
 from hydra import compose, initialize_config_module
 from hydra._internal.core_plugins.importlib_resources_config_source import (
@@ -165,10 +165,25 @@ def validated(composed: DictConfig) -> TaskConfig:
         )
     schema = TASKS[composed.task].config
     plain = OmegaConf.to_container(composed, resolve=True)
-    merged = OmegaConf.merge(OmegaConf.structured(schema), plain)
+    bare = OmegaConf.structured(schema)
+    _empty(bare, plain)
+    merged = OmegaConf.merge(bare, plain)
     config = cast(TaskConfig, OmegaConf.to_object(merged))
     config.validate()
     return config
+
+
+def _empty(bare: DictConfig, plain: Any) -> None:
+    """Takes the defaults out of mappings with names of the user's choice, as ``baselines``: what
+    ``~baselines.tiling`` took away would come back from them."""
+    for key, value in plain.items():
+        if not isinstance(value, dict) or key not in bare:
+            continue
+        kind = OmegaConf.get_type(bare, key)
+        if kind is dict:
+            bare[key] = {}
+        elif kind is not None and OmegaConf.is_dict(bare[key]):
+            _empty(bare[key], value)
 
 
 def is_about_the_sweep(override: str) -> bool:
