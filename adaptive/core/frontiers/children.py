@@ -110,7 +110,10 @@ def run_children(
         directory = home / child.name
         say(f"[{count}/{len(found)}] {directory}")
         try:
-            _run(child, directory, [home / other.name for other in found])
+            # What was timed on another device is not this run's.
+            device = child.experiment.config.device
+            alike = [other for other in found if other.experiment.config.device == device]
+            _run(child, directory, [home / other.name for other in alike])
         except Exception as error:
             if not isinstance(error, UserError):
                 traceback.print_exc()

@@ -62,18 +62,20 @@ def home_of(config: FrontiersConfig, name: str, run: Path) -> Path:
 
 
 def stage_of(name: str) -> str:
-    """Of a part."""
+    """Name of the stage of a part."""
     return f"runs_{name}"
 
 
 def measure(config: FrontiersConfig, name: str, mine: Sequence[Child], ctx: StageContext) -> None:
     """Runs a part and writes its frontier.
 
+    Its runs have directories of their own, outside of the stage's, and so outlive a change of it.
+
     Raises:
         UserError: the runs have no number that the part's settings ask for.
     """
     home = home_of(config, name, ctx.run.path)
-    # The first run tells whether the numbers that are asked for exist.
+    # A number that there is not is told after the first run, not after the last.
     failed = run_children(mine, home, partial(refuse_unknown, config, name))
     done = {c.name: Run.read(home / c.name) for c in mine if c.name not in failed}
     task = TASKS[mine[0].experiment.config.task]

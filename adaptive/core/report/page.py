@@ -89,29 +89,26 @@ class Report:
             f'<div class="wide{kind}">{_described(svg, caption)}</div>'
             for kind, svg in drawn.items()
         )
-        words = _legend(legend or {})
+        keys = "".join(
+            f'<li><i style="background:{html.escape(colour)}"></i>{markup.inline(name)}</li>'
+            for name, colour in (legend or {}).items()
+        )
+        words = f'<ul class="legend">{keys}</ul>' if keys else ""
         words += f"<figcaption>{markup.inline(caption)}</figcaption>" if caption else ""
         return self._add(f"<figure>{pictures}{words}</figure>")
 
-    def panels(
-        self,
-        figures: Mapping[str, Figure],
-        caption: str = "",
-        legend: Mapping[str, str] | None = None,
-    ) -> Report:
+    def panels(self, figures: Mapping[str, Figure], caption: str = "") -> Report:
         """Adds small figures side by side, or one below the other where the page is narrow.
 
         Args:
             figures: what each shows, for screen readers, to a figure; some 2.6 inches wide.
             caption: of all of them.
-            legend: as of :meth:`figure`.
         """
         drawn = "".join(
             f"<div>{_described(to_svg(figure, f'figure{self._next()}'), words)}</div>"
             for words, figure in figures.items()
         )
-        words = _legend(legend or {})
-        words += f"<figcaption>{markup.inline(caption)}</figcaption>" if caption else ""
+        words = f"<figcaption>{markup.inline(caption)}</figcaption>" if caption else ""
         return self._add(f'<figure><div class="panels">{drawn}</div>{words}</figure>')
 
     def facts(self, values: Mapping[str, str]) -> Report:
@@ -192,11 +189,3 @@ def _described(svg: str, words: str) -> str:
     """An SVG with its description for screen readers."""
     label = f' aria-label="{html.escape(words)}"' if words else ""
     return svg.replace("<svg", f"<svg{label}", 1)
-
-
-def _legend(colours: Mapping[str, str]) -> str:
-    keys = "".join(
-        f'<li><i style="background:{html.escape(colour)}"></i>{markup.inline(name)}</li>'
-        for name, colour in colours.items()
-    )
-    return f'<ul class="legend">{keys}</ul>' if keys else ""

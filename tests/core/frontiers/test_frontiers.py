@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 import toy
+from browser import chromium, started
 
 import adaptive
 from adaptive.core.errors import UserError
@@ -83,6 +84,22 @@ def test_the_page_answers_and_links_to_every_run(home):
     assert page.count('<div class="panels">') == 1 and "interpolated between 25.0%" in page
     notes = re.findall(r"<title>(items=2\n[^<]*)</title>", page)
     assert len(notes) == 1 and "25.0 % of the cost" in notes[0]
+
+
+@pytest.mark.slow
+def test_panels_stand_beside_each_other_or_below(home):
+    run(home)
+    page = home / "run" / "report.html"
+    with started(chromium()) as browser:
+        for width, rows in ((1200, 1), (390, 2)):
+            browser.open(page, width=width)
+            assert browser.errors == []
+            assert browser.evaluate("document.documentElement.scrollWidth") == width
+            tops = browser.evaluate(
+                "[...document.querySelectorAll('.panels > div')]"
+                ".map((one) => one.getBoundingClientRect().top)"
+            )
+            assert len(tops) == 2 and len(set(tops)) == rows
 
 
 def test_again_nothing_is_done(home, capfd):
@@ -226,6 +243,7 @@ def test_parts_that_there_cannot_be(home):
         load(home)
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_where_it_was(home, monkeypatch):
     """From the command line, where Hydra is at work around the runs' own recipes."""
     monkeypatch.setenv("TOY_TALLY", str(home / "tally"))
