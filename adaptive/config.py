@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import importlib
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import cast
+from typing import Any, cast
 
 from hydra import compose, initialize_config_module
 from hydra._internal.core_plugins.importlib_resources_config_source import (
@@ -17,17 +16,20 @@ from hydra._internal.core_plugins.importlib_resources_config_source import (
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, Experiment, Task, TaskConfig
 from adaptive.core.run.messages import reworded
 from adaptive.core.run.recipes import recipe_list
+from adaptive.core.run.sweep import label_of
 from adaptive.launcher import register_launchers
 
 # Modules that register tasks; importing one must not import torch.
 TASK_MODULES = (
     "adaptive.core.collect.config",
+    "adaptive.core.frontiers.config",
     "adaptive.core.profiling.config",
     "adaptive.llm_puzzle.config",
     "adaptive.quadformer.config",
@@ -113,7 +115,7 @@ def free_settings(arguments: Sequence[str], config_dir: str | None = None) -> No
     # Of a sweep over recipes the first decides; what cannot be composed is told later.
     chosen = [a.split(",")[0] for a in arguments if a.startswith(("+exp=", "task="))]
     try:
-        with initialize_config_module("adaptive.conf", version_base="1.3"):
+        with _hydra_aside(), initialize_config_module("adaptive.conf", version_base="1.3"):
             name = compose("config", [*chosen, *_search_path(config_dir)]).get("task")
     except Exception:
         return
@@ -128,6 +130,18 @@ def _plain(task: Task, name: str) -> bool:
     return name not in task.groups and name in {field.name for field in fields(task.config)}
 
 
+@contextlib.contextmanager
+def _hydra_aside() -> Iterator[None]:
+    """Lets something be composed within a run that Hydra itself has started."""
+    started = GlobalHydra.instance()
+    ours = started.hydra
+    started.clear()
+    try:
+        yield
+    finally:
+        started.hydra = ours
+
+
 def _search_path(config_dir: str | None) -> list[str]:
     return [] if config_dir is None else [f"hydra.searchpath=[{RECIPES},file://{config_dir}]"]
 
@@ -137,7 +151,7 @@ def load(name: str, *overrides: str, config_dir: str | None = None) -> Experimen
     register()
     paths, arguments = _search_path(config_dir), [f"+exp={name}", *overrides]
     free_settings(arguments, config_dir)
-    with reworded(arguments):
+    with reworded(arguments), _hydra_aside():
         with initialize_config_module("adaptive.conf", version_base="1.3"):
             composed = compose("config", [*arguments, *paths])
         words = ", ".join(map(repr, (name, *overrides)))
@@ -161,10 +175,25 @@ def validated(composed: DictConfig) -> TaskConfig:
         )
     schema = TASKS[composed.task].config
     plain = OmegaConf.to_container(composed, resolve=True)
-    merged = OmegaConf.merge(OmegaConf.structured(schema), plain)
+    bare = OmegaConf.structured(schema)
+    _empty(bare, plain)
+    merged = OmegaConf.merge(bare, plain)
     config = cast(TaskConfig, OmegaConf.to_object(merged))
     config.validate()
     return config
+
+
+def _empty(bare: DictConfig, plain: Any) -> None:
+    """Takes the defaults out of mappings with names of the user's choice, as ``baselines``: what
+    ``~baselines.tiling`` took away would come back from them."""
+    for key, value in plain.items():
+        if not isinstance(value, dict) or key not in bare:
+            continue
+        kind = OmegaConf.get_type(bare, key)
+        if kind is dict:
+            bare[key] = {}
+        elif kind is not None and OmegaConf.is_dict(bare[key]):
+            _empty(bare[key], value)
 
 
 def is_about_the_sweep(override: str) -> bool:
@@ -180,14 +209,9 @@ def job_overrides(settings: HydraConf) -> tuple[str, ...]:
 def sweep_label(overrides: ListConfig) -> str:
     """The name of a sweep job's directory: its overrides, the recipe and the cluster aside.
 
-    The same job gets the same name each time, so that a sweep started again resumes. What a file
-    system or a shell may not like is replaced, and a hash keeps shortened names apart.
+    The same job gets the same name each time, so that a sweep started again resumes.
     """
-    text = ",".join(sorted(str(o) for o in overrides if not is_about_the_sweep(str(o))))
-    label = re.sub(r"[^\w.=,+-]", "_", text)
-    if label != text or len(label) > 120:
-        label = f"{label[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return label or "defaults"
+    return label_of(str(o) for o in overrides if not is_about_the_sweep(str(o)))
 
 
 def _help() -> str:

@@ -95,6 +95,12 @@ def test_settings_may_be_called_like_folders_beside_the_recipes():
     assert (Path(__file__).parents[1] / "experiments" / "results").is_dir()
 
 
+def test_what_is_taken_away_stays_away():
+    """Also where it is a default of the task, and not of the recipe."""
+    config = adaptive.load("textscale_eval", "~baselines.tiling", "detector.path=x").config
+    assert set(config.baselines) == {"fixed_zoom", "three_zooms"}
+
+
 def test_a_setting_may_be_called_like_the_group_of_another_task():
     for _ in range(2):  # neither keeps the other from what it means
         network = adaptive.load("textscale_eval", "prior=onnx", "prior.path=x").config.prior

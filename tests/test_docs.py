@@ -28,6 +28,7 @@ from doc_blocks import (
 
 from adaptive.config import register
 from adaptive.core.errors import UserError
+from adaptive.core.frontiers import PartConfig
 from adaptive.core.run import TASKS, TaskConfig
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -39,6 +40,7 @@ SETTINGS = {
     "puzzle-vit.md": ["puzzle_vit"],
     "textscale.md": ["textscale_detect", "textscale_eval", "textscale_train", "textscale_render"],
     "costs.md": ["profile", "verify_costs"],
+    "frontiers.md": ["frontiers"],
 }
 # Groups that another page explains.
 ELSEWHERE = {"puzzle-vit.md": ("quadformer.md", ("model.", "augment.", "data.", "evaluate."))}
@@ -153,10 +155,16 @@ def test_tables_of_settings_say_the_defaults(page):
     assert said == expected
 
 
-def settings_of(page: str) -> dict[str, Any]:
+def test_the_table_of_a_frontiers_part_says_the_defaults():
+    expected = dict(defaults(PartConfig(), "parts.NAME."))
+    said = settings_of("frontiers.md", "part")
+    assert {f"parts.NAME.{key}": value for key, value in said.items()} == expected
+
+
+def settings_of(page: str, mark: str = "settings") -> dict[str, Any]:
     """The rows of a page's tables of settings."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    part = text.partition("<!-- settings -->")[2].partition("<!-- /settings -->")[0]
+    part = text.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0]
     return {key: yaml.safe_load(value) for key, value in ROW.findall(part)}
 
 

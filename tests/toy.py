@@ -104,6 +104,6 @@ if __name__ == "__main__":
     register()
     from adaptive import config, run
 
-    config.TASK_MODULES = ("adaptive.core.collect.config",)
+    config.TASK_MODULES = ("adaptive.core.collect.config", "adaptive.core.frontiers.config")
     sys.argv[1:1] = ["--config-dir", str(RECIPES)]
     run.main()

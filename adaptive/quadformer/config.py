@@ -74,7 +74,8 @@ class QuadformerEvalConfig(TaskConfig):
     prior: str | None = None  # another one than the model was trained with
     # name in BASELINES to the directory of a quadformer_train run, or `same`: this model's weights
     baselines: dict[str, str] = field(default_factory=dict)
-    data: ImageData = field(default_factory=ImageData)  # data.valid=null: accuracy is not measured
+    # data.valid=null: agreement with the full grid on scikit-image's photographs, for accuracy
+    data: ImageData = field(default_factory=ImageData)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def validate(self) -> None:
@@ -96,9 +97,10 @@ class QuadformerEvalConfig(TaskConfig):
                     f"budget.latency={latency} is of a forward of evaluate.speed_batch images: set "
                     "that above 0"
                 )
-        if self.data.valid is None and not self.evaluate.speed_batch:
+        nothing = self.data.valid is None and self.checkpoint is None
+        if nothing and not self.evaluate.speed_batch:
             raise UserError(
-                "nothing is left to measure: name images in data.valid, or set "
+                "nothing is left to measure: name a checkpoint, images in data.valid, or set "
                 "evaluate.speed_batch above 0"
             )
 
@@ -140,5 +142,5 @@ TASKS.register(
     config=QuadformerEvalConfig,
     entry="adaptive.quadformer.pipeline:eval_stages",
     cost=(Axis("latency.measured"), Axis("images_per_second", more=True), Axis("gmacs")),
-    quality=(Axis("accuracy", more=True),),
+    quality=(Axis("accuracy", more=True), Axis("agreement", more=True)),
 )

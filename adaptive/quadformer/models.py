@@ -151,13 +151,8 @@ def load_trained(
         UserError: there is no such model, or its weights do not fit.
     """
     home = model_home(directory)
-    try:
-        about = json.loads((home / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(
-            f"checkpoint={directory}: there is no {ABOUT} in it or in its artifacts/train, name "
-            "the directory of a finished quadformer_train run"
-        ) from None
+    check_there(directory)
+    about = json.loads((home / ABOUT).read_text(encoding="utf-8"))
     config = ModelConfig(**about["model"])
     same = kind in (None, config.kind)
     prior = None if prior == config.prior else prior  # its weights are then the checkpoint's
@@ -205,6 +200,25 @@ def model_home(directory: str | Path) -> Path:
         return zoo.path(str(directory).removeprefix(zoo.PREFIX), zoo.QUADFORMER)
     home = Path(directory).expanduser()
     return home if (home / ABOUT).is_file() else home / "artifacts" / "train"
+
+
+def check_there(directory: str | Path) -> None:
+    """Refuses a directory without a trained model.
+
+    Args:
+        directory: as of :func:`load_trained`.
+
+    Raises:
+        UserError: there is none.
+    """
+    home = model_home(directory)
+    try:
+        json.loads((home / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(
+            f"checkpoint={directory}: there is no {ABOUT} in it or in its artifacts/train, name "
+            "the directory of a finished quadformer_train run"
+        ) from None
 
 
 def weight_files(directories: Iterable[str]) -> list[list[Any]]:

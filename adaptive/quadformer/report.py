@@ -11,6 +11,8 @@ from adaptive.quadformer.config import QuadformerEvalConfig, QuadformerTrainConf
 from adaptive.quadformer.evaluate.stages import read_stage
 from adaptive.quadformer.mosaic import mosaic_plot
 
+ACCURACY, AGREEMENT = "top-1 accuracy (%)", "answers as at the full grid (%)"
+
 
 def report_training(context: StageContext, config: QuadformerTrainConfig) -> None:
     """Writes the page of a ``quadformer_train`` run: budgets, curves, configuration."""
@@ -44,17 +46,19 @@ def report_training(context: StageContext, config: QuadformerTrainConfig) -> Non
 
 def report_evaluation(context: StageContext, config: QuadformerEvalConfig) -> None:
     """Writes the page of a ``quadformer_eval`` run: accuracy against speed, patches."""
-    found = read_stage(context.input("accuracy"), "accuracy")
+    found, quality = read_stage(context.input("accuracy"), "accuracy"), ACCURACY
+    if (context.input("accuracy") / "agreement.json").is_file():  # there are no labels
+        found, quality = read_stage(context.input("accuracy"), "agreement"), AGREEMENT
     speed = read_stage(context.input("speed"), "speed")
     rates = speed.get("images_per_second", {})
     spent = read_stage(context.input("tokens"), "tokens")
     tokens = spent["tokens"]
     report = Report(config.name, f"{tokens} tokens, {config.checkpoint or config.model.vit}")
-    numbers = {"top-1 accuracy (%)": found.get(""), "images/s": rates.get("model")}
+    numbers = {quality: found.get(""), "images/s": rates.get("model")}
     numbers |= {"GMAC": speed["gmacs"]}
     report.numbers({key: value for key, value in numbers.items() if value is not None})
-    rows = comparison(config, found, rates)
-    points = [(row["images/s"], row["top-1 accuracy (%)"]) for row in rows]
+    rows = comparison(config, found, rates, quality)
+    points = [(row["images/s"], row[quality]) for row in rows]
     report.section("Accuracy and speed").table(
         rows,
         f"Medians of rounds in turn, {speed['mode']}, batches of {speed['batch']}"
@@ -67,7 +71,7 @@ def report_evaluation(context: StageContext, config: QuadformerEvalConfig) -> No
             name="quadformer",
             notes={"quadformer": [f"{tokens} tokens, {speed['gmacs']:.3g} GMAC"]},
             x="images/s",
-            y="top-1 accuracy (%)",
+            y=quality,
             others={row["model"]: [p] for row, p in zip(rows[1:], points[1:], strict=True)},
         )
         report.figure(figure, "Accuracy against measured speed: up and right is better")
@@ -106,12 +110,15 @@ def report_evaluation(context: StageContext, config: QuadformerEvalConfig) -> No
 
 
 def comparison(
-    config: QuadformerEvalConfig, found: Mapping[str, float], rates: Mapping[str, float]
+    config: QuadformerEvalConfig,
+    found: Mapping[str, float],
+    rates: Mapping[str, float],
+    quality: str = ACCURACY,
 ) -> list[dict[str, Any]]:
-    """The model and its baselines: name, accuracy and images/s, None where not measured."""
+    """The model and its baselines: name, quality and images/s, None where not measured."""
     rows = [("quadformer", "", "model")]
     rows += [(name, f"baseline.{name}.", name) for name in config.baselines]
     return [
-        {"model": title, "top-1 accuracy (%)": found.get(key), "images/s": rates.get(name)}
+        {"model": title, quality: found.get(key), "images/s": rates.get(name)}
         for title, key, name in rows
     ]

@@ -8,6 +8,7 @@ from typing import Any
 from adaptive.core.checks import positive
 from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, Axis, TaskConfig
+from adaptive.textscale.data.config import RENDERED
 from adaptive.textscale.detectors import CHOICES, PRIORS, SAME, DetectorConfig
 from adaptive.textscale.settings import AdaptConfig, PixelBudget
 
@@ -42,7 +43,7 @@ class TextData:
     """Annotated photographs."""
 
     root: str = "."  # directory that relative paths start from
-    images: str = ""  # folder, .tar or .zip
+    images: str = ""  # folder, .tar or .zip; render:N for so many scenes, which need no data
     gt: str | None = None  # the same of gt_NAME.txt; null: beside the images
     format: str = "icdar15"  # or mlt17
 
@@ -69,11 +70,25 @@ class TextEvalConfig(TaskConfig):
     def validate(self) -> None:
         if not self.data.images:
             raise UserError("data.images is empty: name a folder, .tar or .zip of photographs")
+        if self.data.images.startswith(RENDERED):
+            rendered(self.data.images)
         if any(side < 1 for side in self.sides):
             raise UserError(f"sides={self.sides} must be long sides in pixels")
         if self.calibrate and not self.sides:
             raise UserError("calibrate needs sides to see words at, such as sides=[480,960]")
         validate_parts(self)
+
+
+def rendered(images: str) -> int:
+    """How many scenes ``render:N`` asks for.
+
+    Raises:
+        UserError: N is no number above 0.
+    """
+    count = images.removeprefix(RENDERED)
+    if not count.isdecimal() or int(count) < 1:
+        raise UserError(f"data.images={images}: write a number of scenes, such as {RENDERED}24")
+    return int(count)
 
 
 def validate_parts(config: TextDetectConfig | TextEvalConfig) -> None:

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adaptive import zoo
 from adaptive.core.run import Stage, StageContext
 from adaptive.textscale.baselines import BASELINES
 from adaptive.textscale.compare import stages as comparison
@@ -69,9 +68,13 @@ def eval_stages(config: TextEvalConfig) -> list[Stage]:
 
 
 def _identity(detector: DetectorConfig, setting: str = "detector.path") -> Any:
-    """What decides a detector's weights and its curve, as far as sizes and times of files tell."""
+    """What decides a detector's weights and its curve, as far as sizes and times of files tell.
+
+    Raises:
+        UserError: a network has no weights there.
+    """
     path = Path(detector.path).expanduser()
-    if detector.kind == "network" and (path.is_dir() or detector.path.startswith(zoo.PREFIX)):
+    if detector.kind == "network":
         path = weights_file(detector.path, setting)
     files = [path, *([] if detector.recall is None else [Path(detector.recall).expanduser()])]
     found = [(file, file.stat()) for file in files if file.is_file()]

@@ -13,6 +13,7 @@ from adaptive.core.errors import UserError
 MODEL = [f"model.size={SIZE}", "model.patch=8", "model.max_patch=32"]
 MODEL += [f"+model.vit_settings.{key}={value}" for key, value in VIT["vit_settings"].items()]
 SUMMARY = {"tokens", "accuracy", "images_per_second", "gmacs", "realisation", "tokenizer_share"}
+SUMMARY |= {"full_grid.images_per_second"}
 
 
 @pytest.fixture
@@ -110,3 +111,22 @@ def test_mistakes_are_told_before_anything_is_decoded(data, tmp_path):
     with pytest.raises(UserError, match="model.vit: timm has no model 'vit_tinny"):
         training(data, "model.vit=vit_tinny_patch16_224").run(tmp_path / "run")
     assert not (tmp_path / "cache").exists()
+
+
+def test_without_labels_a_checkpoint_is_judged_by_its_full_grid(data, tmp_path):
+    training(data, "train.epochs=2", "train.validate_epochs=1").run(tmp_path / "run")
+    given = ["data.valid=null", f"checkpoint={tmp_path / 'run'}", "~baselines.entropy"]
+    given += ["evaluate.speed_batch=0", "~baselines.tome"]
+    whole = evaluation(data, *given, "num_tokens=16").run(tmp_path / "whole")
+    assert whole.summary["agreement"] == 100 and whole.summary["accuracy"] is None
+    part = evaluation(data, *given).run(tmp_path / "part")
+    assert 0 <= part.summary["agreement"] <= 100 and part.summary["agreement.views"] == 110
+    assert "baseline.uniform.agreement" in part.summary
+    assert "answers as at the full grid (%)" in part.report.read_text()
+
+
+@pytest.mark.parametrize("setting", ["checkpoint", "baselines.uniform"])
+def test_weights_that_there_are_not_are_told_at_the_start(data, tmp_path, setting):
+    missing = evaluation(data, "checkpoint=null", f"{setting}={tmp_path / 'none'}")
+    with pytest.raises(UserError, match="there is no model.json in it.*quadformer_train run"):
+        missing.stages()

@@ -52,7 +52,10 @@ def test_mistakes_in_training_are_told(override, words):
             ["num_tokens=null", "budget.latency=4ms", "evaluate.speed_batch=0"],
             "budget.latency=4ms is of a forward of evaluate.speed_batch images: set that above 0",
         ),
-        (["data.valid=null", "evaluate.speed_batch=0"], "nothing is left to measure"),
+        (
+            ["data.valid=null", "checkpoint=null", "evaluate.speed_batch=0"],
+            "nothing is left to measure: name a checkpoint, images in data.valid",
+        ),
     ],
 )
 def test_mistakes_in_evaluation_are_told(overrides, words):

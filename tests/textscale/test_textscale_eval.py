@@ -9,16 +9,19 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 from text_stand_ins import Reader, random_scene
+from tiny_text import make_net
 
 import adaptive
 from adaptive.core.errors import UserError
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.compare.methods import Measured, known_look
-from adaptive.textscale.compare.stages import keep_pictures
+from adaptive.textscale.compare.stages import keep_pictures, open_images
+from adaptive.textscale.config import TextEvalConfig
 from adaptive.textscale.data.files import IMAGES, TEXTS, by_sample, open_files
 from adaptive.textscale.data.labelled import LabelledImages
 from adaptive.textscale.detectors import CHOICES
 from adaptive.textscale.evaluate.icdar import match, score
+from adaptive.textscale.network import save_net
 from adaptive.textscale.regions import known_regions
 from adaptive.textscale.train.settings import DetectConfig
 from adaptive.textscale.words import Detections
@@ -50,6 +53,8 @@ def test_a_network_is_measured_as_its_training_measures_it():
         ("textscale_eval", ("adapt.pass1_share=0", *EVAL), "adapt.pass1_share=0"),
         ("textscale_eval", ("detector.threshold=2", *EVAL), "detector.threshold=2"),
         ("textscale_eval", ("data.images=''", *EVAL), "data.images is empty"),
+        ("textscale_eval", ("data.images=render:", *EVAL), "data.images=render:: write a number"),
+        ("textscale_eval", ("data.images=render:0", *EVAL), "such as render:24"),
         ("textscale_detect", ("input=''", *EVAL), "input is empty"),
         ("textscale_detect", ("output=''", *EVAL), "output is empty"),
     ],
@@ -63,6 +68,35 @@ def test_an_unknown_baseline_is_told(tmp_path):
     experiment = adaptive.load("textscale_eval", "+baselines.best={}", *EVAL)
     with pytest.raises(UserError, match="unknown baseline 'best'"):
         experiment.stages()
+
+
+@pytest.mark.slow
+def test_rendered_scenes_need_no_data(tmp_path):
+    save_net(make_net(), tmp_path / "net.safetensors")
+    given = [f"detector.path={tmp_path / 'net.safetensors'}", "data.images=render:2", "device=cpu"]
+    quick = ["sides=[320]", "oracle=false", "budget.pixels=100000", "~baselines.tiling"]
+    quick += ["~baselines.fixed_zoom", "~baselines.three_zooms"]
+    found = adaptive.load("textscale_eval", *given, *quick).run(tmp_path / "run").summary
+    assert (found["images"], found["unreadable"]) == (2, 0)
+    assert 0 < found["megapixels"] <= 0.1
+
+
+def test_rendered_scenes_are_told_apart_by_number_and_seed():
+    settings = [("2", 0), ("2", 0), ("3", 0), ("2", 1)]
+    sets = [open_images(load_eval(f"data.images=render:{n}", f"seed={s}")) for n, s in settings]
+    marks = [str(images.identity()) for images in sets]
+    assert marks[0] == marks[1] and len(set(marks)) == 3 and len(sets[2]) == 3
+
+
+def test_a_network_without_weights_is_told_at_the_start():
+    with pytest.raises(UserError, match="detector.path=nowhere: there are no weights"):
+        adaptive.load("textscale_eval", "detector.path=nowhere", "data.images=render:2").stages()
+
+
+def load_eval(*overrides: str) -> TextEvalConfig:
+    config = adaptive.load("textscale_eval", *overrides, *EVAL).config
+    assert isinstance(config, TextEvalConfig)
+    return config
 
 
 def test_a_perfect_prior_finds_all_words_in_the_second_pass_alone():

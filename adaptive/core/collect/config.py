@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adaptive.core.collect.axes import BEST
 from adaptive.core.errors import UserError
 from adaptive.core.run.task import TASKS, TaskConfig
-
-BEST = (None, "least", "most")
 
 
 @dataclass

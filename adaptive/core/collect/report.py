@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from adaptive.core.collect.axes import WALL, number
 from adaptive.core.collect.config import CollectConfig
 from adaptive.core.collect.gather import Collected, Run
-from adaptive.core.collect.stages import WALL, Trade, link, number
+from adaptive.core.collect.stages import Trade, link
 from adaptive.core.report import Report, frontier_plot
 from adaptive.core.run.directory import REPORT
 from adaptive.core.run.launch.job import LOG

@@ -5,23 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from adaptive.core.collect.axes import WALL, choose_axis, number
 from adaptive.core.collect.config import CollectConfig
 from adaptive.core.collect.gather import Collected, Run, gather
 from adaptive.core.collect.pareto import not_dominated
-from adaptive.core.errors import UserError
 from adaptive.core.run import TASKS, Axis, Stage, StageContext
 from adaptive.core.run.atomic import atomic_write_json, atomic_write_text
 from adaptive.core.run.manifest import digest
 from adaptive.core.run.progress import say
-
-WALL = "wall_seconds"
 
 
 @dataclass(frozen=True)
@@ -114,8 +111,8 @@ def trade_of(found: Collected, config: CollectConfig) -> Trade | None:
     # A run of a task of somebody's own is collected without its module, which only numbers need.
     task = {name: TASKS[name] for name in TASKS}.get(found.task)
     done = found.of("done")
-    x = _axis("x", config.x, config.x_best, task.cost if task else (), done)
-    y = _axis("y", config.y, config.y_best, task.quality if task else (), done)
+    x = choose_axis("x", config.x, config.x_best, task.cost if task else (), done)
+    y = choose_axis("y", config.y, config.y_best, task.quality if task else (), done)
     if x is None or y is None:
         return None
     points = {}
@@ -125,34 +122,6 @@ def trade_of(found: Collected, config: CollectConfig) -> Trade | None:
             points[run.path] = (across, up)
     best = not_dominated(list(points.values()), x_more=x.more, y_more=y.more)
     return Trade(x, y, points, [list(points)[i] for i in best])
-
-
-def number(run: Run, name: str) -> float | None:
-    """A finite number of a run's summary, or its wall time; None where it has none."""
-    value = run.record.get(WALL) if name == WALL else run.summary.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _axis(
-    side: str, asked: str | None, best: str | None, known: tuple[Axis, ...], done: list[Run]
-) -> Axis | None:
-    """The number that one side of the frontier is about."""
-    if asked is not None:
-        if done and not any(number(run, asked) is not None for run in done):
-            names = sorted({n for run in done for n in run.summary if number(run, n) is not None})
-            raise UserError(
-                f"{side}={asked}: no run has such a number, choose one of {', '.join(names)}"
-            )
-        axis = next((a for a in known if a.name == asked), Axis(asked))
-    else:
-        # The one that most runs have; of several the first.
-        counts = [sum(number(run, a.name) is not None for run in done) for a in known]
-        if not any(counts):
-            return None
-        axis = known[counts.index(max(counts))]
-    return axis if best is None else Axis(axis.name, best == "most")
 
 
 def _at(trade: Trade, path: Path) -> dict[str, float]:

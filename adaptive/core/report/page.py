@@ -84,16 +84,14 @@ class Report:
             caption: what the reader should see in it; also its description for screen readers.
             legend: name to colour, for figures without room for a legend, such as photographs.
         """
-        self._figures += 1
-        number = self._figures
+        number = self._next()
         drawn = {"": to_svg(figure, f"figure{number}")}
         if narrow := narrow_svg(figure, f"phone{number}"):
             drawn = {" roomy": drawn[""], " phone": narrow}
         elif not any(axes.axison or axes.get_title("left") for axes in figure.axes):
             drawn = {" picture": drawn[""]}  # without words, it may be as small as it has to be
-        label = f' aria-label="{html.escape(caption)}"' if caption else ""
         pictures = "".join(
-            f'<div class="wide{kind}">{svg.replace("<svg", f"<svg{label}", 1)}</div>'
+            f'<div class="wide{kind}">{_described(svg, caption)}</div>'
             for kind, svg in drawn.items()
         )
         keys = "".join(
@@ -103,6 +101,20 @@ class Report:
         words = f'<ul class="legend">{keys}</ul>' if keys else ""
         words += f"<figcaption>{markup.inline(caption)}</figcaption>" if caption else ""
         return self._add(f"<figure>{pictures}{words}</figure>")
+
+    def panels(self, figures: Mapping[str, Figure], caption: str = "") -> Report:
+        """Adds small figures side by side, or one below the other where the page is narrow.
+
+        Args:
+            figures: what each shows, for screen readers, to a figure; some 2.6 inches wide.
+            caption: of all of them.
+        """
+        drawn = "".join(
+            f"<div>{_described(to_svg(figure, f'figure{self._next()}'), words)}</div>"
+            for words, figure in figures.items()
+        )
+        words = f"<figcaption>{markup.inline(caption)}</figcaption>" if caption else ""
+        return self._add(f'<figure><div class="panels">{drawn}</div>{words}</figure>')
 
     def facts(self, values: Mapping[str, str]) -> Report:
         """Adds names with their texts, one below the other."""
@@ -172,3 +184,13 @@ class Report:
     def _add(self, part: str) -> Report:
         self._parts.append(part)
         return self
+
+    def _next(self) -> int:
+        self._figures += 1
+        return self._figures
+
+
+def _described(svg: str, words: str) -> str:
+    """An SVG with its description for screen readers."""
+    label = f' aria-label="{html.escape(words)}"' if words else ""
+    return svg.replace("<svg", f"<svg{label}", 1)

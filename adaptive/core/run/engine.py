@@ -127,9 +127,9 @@ def _kept(directory: Path, expected: Manifest) -> Manifest | None:
     if found.fingerprint != expected.fingerprint:
         say(f"[{expected.stage}] its configuration or its inputs have changed, runs again")
         return None
-    damage = found.damage(directory)
-    if damage:
-        say(f"[{expected.stage}] {damage}, runs again")
+    reason = found.again or found.damage(directory)
+    if reason:
+        say(f"[{expected.stage}] {reason}, runs again")
         return None
     say(f"[{expected.stage}] done before, kept")
     return found
@@ -185,6 +185,7 @@ def _perform(
         summary=context.results,
         seconds=time.perf_counter() - start,
         gpu_bytes=gpu_peak(),
+        again=context.again,
     )
     manifest.write(partial)
     sync(partial)

@@ -68,6 +68,7 @@ class Manifest:
         summary: flat dotted names to numbers or strings, the stage's part of ``summary.json``.
         seconds: wall time of the attempt that finished it.
         gpu_bytes: most that this process had allocated on its GPU; 0 without one.
+        again: why it runs again with the next launch, though it is done; "" where it does not.
     """
 
     stage: str
@@ -78,6 +79,7 @@ class Manifest:
     summary: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     gpu_bytes: int = 0
+    again: str = ""
 
     @property
     def result(self) -> str:

@@ -59,6 +59,8 @@ class StageContext:
         ranks: the processes that do this stage together; a stage that is not parallel is alone.
             All of them write to the same ``dir``, each its own files; what the others log, show or
             add to the summary is dropped.
+        again: why the stage should run again with the next launch, where it went on without
+            something that may work then; later stages have what it left meanwhile.
     """
 
     name: str
@@ -70,6 +72,7 @@ class StageContext:
     needs: tuple[str, ...] = ()
     results: dict[str, Any] = field(default_factory=dict)
     ranks: Ranks = field(default_factory=Ranks)
+    again: str = ""
 
     @cached_property
     def device(self) -> str:

@@ -7,11 +7,12 @@ it, the others come back to it in the end.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -182,6 +183,18 @@ def hydra_value(text: str) -> str:
     # Within quotes only the quote is escaped, and backslashes where they stand before one.
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), text)
     return f"'{escaped}'"
+
+
+def label_of(overrides: Iterable[str]) -> str:
+    """The name of a directory that is told from others by these overrides, in whatever order.
+
+    What a file system or a shell may not like is replaced, and a hash keeps shortened names apart.
+    """
+    text = ",".join(sorted(overrides))
+    label = re.sub(r"[^\w.=,+-]", "_", text)
+    if label != text or len(label) > 120:
+        label = f"{label[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return label or "defaults"
 
 
 SWEEP = Sweep()

@@ -17,10 +17,10 @@ from torch import Tensor
 from adaptive.core.errors import UserError
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.quadformer.config import QuadformerDemoConfig
-from adaptive.quadformer.demo.photos import centre, photo, views
+from adaptive.quadformer.data.photos import centre, photo
+from adaptive.quadformer.evaluate.agreement import agreement, answers, photo_views
 from adaptive.quadformer.models import Normalise, Trained, known_accuracy, load_trained
 
-BATCH = 32  # views at a time
 TOP = 3  # predictions that are kept
 
 
@@ -43,28 +43,23 @@ def look(config: QuadformerDemoConfig, context: StageContext) -> None:
     kept = {name: value.cpu().contiguous() for name, value in kept.items()}
     save_file(kept, context.dir / "look.safetensors")
 
-    view_V3HW = torch.from_numpy(np.concatenate([views(image, size) for image in images]))
+    view_V3HW = photo_views(tuple(config.photos), size)
     classes = [spoken(name) for name in trained.classes]
-    answers, top = {}, {}
+    answer_V, top = {}, {}
     for tokens in context.track(budgets, desc="photographs", unit="budget"):
-        answers[tokens] = torch.cat(
-            [
-                _chances(model, _ready(model, part_B3HW, context.device), tokens).argmax(1).cpu()
-                for part_B3HW in view_V3HW.split(BATCH)
-            ]
-        )
+        answer_V[tokens] = answers(model, view_V3HW, tokens, context.device)
         chance_FK = _chances(model, image_F3HW, tokens).cpu()
         top[str(tokens)] = [_best(chance_K, classes) for chance_K in chance_FK]
-    full = answers[budgets[-1]]
-    agreement = {n: 100 * float((found == full).float().mean()) for n, found in answers.items()}
+    full_V = answer_V[budgets[-1]]
+    agreeing = {n: agreement(found_V, full_V) for n, found_V in answer_V.items()}
     known = known_accuracy(config.checkpoint)
     accuracy = {} if known is None else known["accuracy"]
     atomic_write_json(
         context.dir / "look.json",
-        {"top": top, "agreement": agreement, "views": len(view_V3HW), "training": known},
+        {"top": top, "agreement": agreeing, "views": len(view_V3HW), "training": known},
     )
     context.summary({"photos": len(images), "views": len(view_V3HW)})
-    context.summary({f"agreement.{n}": value for n, value in agreement.items()})
+    context.summary({f"agreement.{n}": value for n, value in agreeing.items()})
     context.summary({f"accuracy.{n}": accuracy[str(n)] for n in budgets if str(n) in accuracy})
 
 

@@ -11,11 +11,18 @@ import torch
 from torch import nn
 
 from adaptive.core.run import StageContext, atomic_write_json
-from adaptive.quadformer.config import SAME, QuadformerEvalConfig
+from adaptive.quadformer.config import PHOTOS, SAME, QuadformerEvalConfig
 from adaptive.quadformer.data import ImageSet, load_images
 from adaptive.quadformer.evaluate.accuracy import accuracy
-from adaptive.quadformer.evaluate.speed import measure_speed
-from adaptive.quadformer.models import Normalise, Trained, build_model, load_trained, weight_files
+from adaptive.quadformer.evaluate.speed import FULL, measure_speed
+from adaptive.quadformer.models import (
+    Normalise,
+    Trained,
+    build_model,
+    check_there,
+    load_trained,
+    weight_files,
+)
 
 CLASSES = 1000  # of a model without a checkpoint, as timm's weights have
 
@@ -48,8 +55,14 @@ def baseline_model(config: QuadformerEvalConfig, name: str) -> nn.Module:
 
 
 def identity(config: QuadformerEvalConfig) -> list[Any]:
-    """What decides the models: settings, and the weights that directories hold."""
+    """What decides the models: settings, and the weights that directories hold.
+
+    Raises:
+        UserError: a directory holds no trained model.
+    """
     names = {config.checkpoint, *config.baselines.values()} - {None, SAME}
+    for name in sorted(map(str, names)):
+        check_there(name)
     files = weight_files(sorted(map(str, names)))
     return [config.checkpoint, config.model, config.prior, config.baselines, files]
 
@@ -76,6 +89,8 @@ def measure_accuracy(config: QuadformerEvalConfig, context: StageContext) -> Non
     context.summary({"accuracy": None})
     if config.data.valid is None:
         atomic_write_json(context.dir / "accuracy.json", {})
+        if config.checkpoint is not None:  # what random weights answer says nothing
+            _measure_agreement(config, context)
         return
     trained = measured_model(config)
     images = load_images(
@@ -93,6 +108,28 @@ def measure_accuracy(config: QuadformerEvalConfig, context: StageContext) -> Non
     atomic_write_json(context.dir / "accuracy.json", found)
     context.summary({f"{prefix}accuracy": value for prefix, value in found.items()})
     _draw(config, context, trained, images)
+
+
+def _measure_agreement(config: QuadformerEvalConfig, context: StageContext) -> None:
+    """In the place of accuracy, where no labels are given: how often the model answers as at its
+    full grid, on views of scikit-image's photographs; and of the baselines likewise."""
+    from adaptive.quadformer.evaluate.agreement import agreement, answers, photo_views
+
+    trained = measured_model(config)
+    tokens = read_stage(context.input("tokens"), "tokens")["tokens"]
+    view_V3SS = photo_views(PHOTOS, trained.config.size)
+    full_V = answers(
+        trained.model.to(context.device), view_V3SS, trained.config.full_grid, context.device
+    )
+    models = {"": trained.model}
+    models |= {f"baseline.{name}.": baseline_model(config, name) for name in config.baselines}
+    found = {}
+    for prefix, model in context.track(models.items(), desc="agreement", unit="model"):
+        answer_V = answers(model.to(context.device), view_V3SS, tokens, context.device)
+        found[prefix] = agreement(answer_V, full_V)
+    atomic_write_json(context.dir / "agreement.json", found)
+    context.summary({f"{prefix}agreement": value for prefix, value in found.items()})
+    context.summary({"agreement.views": len(view_V3SS)})
 
 
 def measure(config: QuadformerEvalConfig, context: StageContext) -> None:
@@ -115,6 +152,7 @@ def measure(config: QuadformerEvalConfig, context: StageContext) -> None:
         speed = measure_speed(model, image_BCHW, tokens, baselines, config.evaluate)
         rates = speed.images_per_second
         summary["images_per_second"] = rates["model"]
+        summary["full_grid.images_per_second"] = rates[FULL]
         summary["realisation"] = speed.speedup / (full / gmacs)
         summary["tokenizer_share"] = speed.tokenizer_share
         summary |= {f"baseline.{name}.images_per_second": rates[name] for name in baselines}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from adaptive.core.run import StageContext, atomic_path, atomic_write_json
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.baselines import BASELINES
 from adaptive.textscale.compare.methods import Measured, heights_found, run_adaptive, run_baseline
-from adaptive.textscale.config import TextEvalConfig
+from adaptive.textscale.config import TextEvalConfig, rendered
+from adaptive.textscale.data.config import RENDERED, SCENE
 from adaptive.textscale.data.labelled import LabelledImages, Sample
+from adaptive.textscale.data.samples import RenderedImages
 from adaptive.textscale.detector import as_mapper
 from adaptive.textscale.detectors import SAME, build_detector
 from adaptive.textscale.evaluate.by_height import recall_by_height
@@ -30,12 +32,14 @@ PICTURES = "pictures.safetensors"
 PICTURED = 3  # photographs that the page shows
 
 
-def open_images(config: TextEvalConfig) -> LabelledImages:
-    """The annotated photographs.
+def open_images(config: TextEvalConfig) -> LabelledImages | RenderedImages:
+    """The annotated images.
 
     Raises:
         UserError: they are not there, or annotations are wrong.
     """
+    if config.data.images.startswith(RENDERED):
+        return RenderedImages(rendered(config.data.images), config.seed, SCENE)
     root = Path(config.data.root).expanduser()
     gt = None if config.data.gt is None else root / config.data.gt
     settings = "data.images", "data.gt"
@@ -181,7 +185,7 @@ def _curve(config: TextEvalConfig, context: StageContext) -> RecallCurve | str |
 
 
 def _track(context: StageContext, samples: Iterable[Sample], desc: str) -> Iterable[Sample]:
-    total = len(samples) if isinstance(samples, LabelledImages) else None
+    total = len(samples) if isinstance(samples, Sequence) else None
     return context.track(samples, total, desc, "image")
 
 

@@ -10,6 +10,9 @@ from adaptive.core.run import TASKS, TaskConfig
 SHARES = {"photograph": 0.6, "texture": 0.2, "page": 0.2}
 """Kinds of images where nothing else is asked for."""
 
+RENDERED = "render:"
+"""Before the number of scenes, where a setting names images: ``render:24``."""
+
 LONGEST = 32_000
 """Pixels that OpenCV's warps can address on a side."""
 
@@ -59,6 +62,10 @@ class RenderConfig:
             raise UserError(f"render.damage={self.damage} must not be negative")
         if self.photographs_gt is not None and self.photographs == "skimage":
             raise UserError("render.photographs_gt annotates a folder: name it in photographs")
+
+
+SCENE = RenderConfig(height=960, width=1280, max_scale=60.0, shares={"photograph": 1.0})
+"""Photographs of scikit-image with signs on them, a few of them small."""
 
 
 @dataclass

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any, Protocol, runtime_checkable
 
+from adaptive.core.run import digest
 from adaptive.textscale.data.config import RenderConfig
 from adaptive.textscale.data.labelled import Sample
 from adaptive.textscale.data.render import Renderer
@@ -45,6 +46,7 @@ class RenderedImages(Sequence[Any]):
             UserError: photographs or fonts that are not there.
         """
         self._length, self.seed = count, seed
+        self.unreadable: list[str] = []  # none ever is
         self.renderer = Renderer(config)
 
     def __len__(self) -> int:
@@ -55,6 +57,10 @@ class RenderedImages(Sequence[Any]):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
         return f"img_{index + 1}", *self.renderer(index, self.seed)
+
+    def identity(self) -> list[Any]:
+        """JSON-able: changes when the images do."""
+        return ["rendered", len(self), self.seed, digest(self.renderer.config)]
 
 
 def stream(

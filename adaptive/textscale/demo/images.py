@@ -9,12 +9,9 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from adaptive.textscale.data.config import RenderConfig
+from adaptive.textscale.data.config import SCENE
 from adaptive.textscale.data.render import Renderer
 from adaptive.textscale.words import Words
-
-SCENE = RenderConfig(height=960, width=1280, max_scale=60.0, shares={"photograph": 1.0})
-"""Of the rendered scene: a photograph of scikit-image with signs on it, a few of them small."""
 
 SEED = 3
 

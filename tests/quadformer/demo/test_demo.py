@@ -13,8 +13,8 @@ import adaptive
 from adaptive import zoo
 from adaptive.core.errors import UserError
 from adaptive.quadformer.config import PHOTOS
+from adaptive.quadformer.data.photos import centre, photo, views
 from adaptive.quadformer.demo.look import spoken
-from adaptive.quadformer.demo.photos import centre, photo, views
 from adaptive.quadformer.models import known_accuracy, load_trained
 
 RECIPE = "# @package _global_\ndefaults: [{override /task: quadformer_demo}]\nname: demo\n"

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from adaptive.quadformer.data import square
+from adaptive.quadformer.data.cache import square
 
 WINDOWS = (1.0, 0.75, 0.5)  # of a view, as shares of the short side
 

@@ -1,0 +1,141 @@
+"""The runs of a part: what they are, and running them one after the other."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptive.core.errors import UserError
+from adaptive.core.frontiers.config import FrontiersConfig
+from adaptive.core.run.atomic import flat
+from adaptive.core.run.experiment import Experiment
+from adaptive.core.run.failure import explain
+from adaptive.core.run.lock import InUseError, holder, wait_until_free
+from adaptive.core.run.manifest import digest
+from adaptive.core.run.progress import say
+from adaptive.core.run.ranks import Ranks
+from adaptive.core.run.share import take_stages
+from adaptive.core.run.sweep import hydra_value, label_of
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Child:
+    """A run of a part.
+
+    Attributes:
+        name: of its directory.
+        budget: what it may spend, for people.
+        experiment: what runs.
+        mark: changes when any of its stages would do something else: with its settings, weights
+            and data.
+        reference: the others are held against it.
+    """
+
+    name: str
+    budget: str
+    experiment: Experiment
+    mark: str
+    reference: bool = False
+
+
+def children(config: FrontiersConfig, name: str) -> list[Child]:
+    """The runs of a part, its reference first.
+
+    Raises:
+        UserError: a mistake in the part's settings, or what they point to is not there.
+    """
+    part = config.wanted[name]
+    found = []
+    if part.reference.set is not None:
+        found.append(_child(config, name, part.reference.set, REFERENCE))
+    return [*found, *(_child(config, name, {part.over: value}) for value in part.values)]
+
+
+def _child(
+    config: FrontiersConfig, name: str, own: Mapping[str, Any], label: str | None = None
+) -> Child:
+    from adaptive import load  # which imports Hydra
+
+    part = config.wanted[name]
+    shared = [f"device={config.device}", f"seed={config.seed}", *overrides(part.set)]
+    experiment = load(part.exp, *shared, *overrides(own), config_dir=config.config_dir)
+    stages = [(stage.name, stage.depends_on) for stage in experiment.stages()]
+    told = [f"{key}={value}" for key, value in flat(own).items()]
+    return Child(
+        label or label_of(told),
+        ", ".join(told),
+        experiment,
+        digest([experiment.config.name, stages]),
+        label is not None,
+    )
+
+
+def overrides(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as Hydra's overrides; mappings within mappings are those of groups."""
+    return [
+        key if key.startswith("~") else f"{key}={_text(value)}"
+        for key, value in flat(settings).items()
+    ]
+
+
+def _text(value: Any) -> str:
+    return hydra_value(value) if isinstance(value, str) else json.dumps(value)
+
+
+def run_children(
+    found: Sequence[Child], home: Path, check: Callable[[Path], None] = lambda _: None
+) -> dict[str, str]:
+    """Runs a part, or what is left of it, in this process.
+
+    A run that was cut short resumes, one that is done looks whether its inputs have changed, and
+    each takes over the stages that another has done just so. One that fails says why, in its
+    ``status.json`` too, and the others go on.
+
+    Args:
+        found: the runs.
+        home: their directories are in it.
+        check: gets the directory of each run that has ended well; what it raises ends the part.
+
+    Returns:
+        Names of the runs that failed, and why.
+    """
+    failed = {}
+    for count, child in enumerate(found, 1):
+        directory = home / child.name
+        say(f"[{count}/{len(found)}] {directory}")
+        try:
+            # What was timed on another device is not this run's.
+            device = child.experiment.config.device
+            alike = [other for other in found if other.experiment.config.device == device]
+            _run(child, directory, [home / other.name for other in alike])
+        except Exception as error:
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+            failed[child.name] = explain(error)
+            say(f"error in {directory}: {failed[child.name]}")
+        else:
+            check(directory)
+    return failed
+
+
+def _run(child: Child, directory: Path, others: Sequence[Path]) -> None:
+    experiment = child.experiment
+    while True:
+        if owner := holder(directory):
+            say(f"waiting for {owner}, which runs {directory}")
+            wait_until_free(directory)
+        taken = take_stages(experiment.stages(), directory, others, seed=experiment.config.seed)
+        if taken:
+            say(f"taken over from another run: {', '.join(taken)}")
+        try:
+            # This process alone, whoever shares the run around it.
+            experiment.run(directory, ranks=Ranks())
+            return
+        except InUseError:  # somebody was quicker
+            continue
