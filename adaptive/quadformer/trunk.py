@@ -83,7 +83,7 @@ def patch_positions(
         return None
     prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
     own, table_1LD = vit.patch_embed.grid_size, vit.pos_embed
-    if grid not in (None, own):
+    if grid is not None and grid != own:
         table_1LD = resample_abs_pos_embed(
             table_1LD, new_size=list(grid), old_size=list(own), num_prefix_tokens=prefix
         )

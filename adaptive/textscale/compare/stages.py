@@ -14,7 +14,7 @@ from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.baselines import BASELINES
 from adaptive.textscale.compare.methods import heights_found, run_adaptive, run_baseline
-from adaptive.textscale.config import TextEvalConfig
+from adaptive.textscale.config import TextData, TextEvalConfig
 from adaptive.textscale.data.labelled import LabelledImages, Sample
 from adaptive.textscale.detector import as_mapper
 from adaptive.textscale.detectors import SAME, build_detector
@@ -25,21 +25,20 @@ CURVE = "recall_curve.json"
 UNREADABLE = "unreadable.json"
 
 
-def open_images(config: TextEvalConfig) -> LabelledImages:
+def open_images(data: TextData) -> LabelledImages:
     """The annotated photographs.
 
     Raises:
         UserError: they are not there, or annotations are wrong.
     """
-    root = Path(config.data.root).expanduser()
-    gt = None if config.data.gt is None else root / config.data.gt
-    settings = "data.images", "data.gt"
-    return LabelledImages(root / config.data.images, gt, config.data.format, settings)
+    root = Path(data.root).expanduser()
+    gt = None if data.gt is None else root / data.gt
+    return LabelledImages(root / data.images, gt, data.format, ("data.images", "data.gt"))
 
 
 def single_scales(config: TextEvalConfig, context: StageContext) -> None:
     """The detector on whole images at each long side, and the recall curve that follows."""
-    images, detector = open_images(config), build_detector(config.detector, context.device)
+    images, detector = open_images(config.data), build_detector(config.detector, context.device)
     table: dict[str, Any] = {}
     heights, found = [np.zeros(0)], [np.zeros(0, bool)]
     for side in config.sides:
@@ -67,7 +66,7 @@ def single_scales(config: TextEvalConfig, context: StageContext) -> None:
 
 def other_methods(config: TextEvalConfig, context: StageContext) -> None:
     """Tiles, fixed zooms and the like."""
-    images, detector = open_images(config), build_detector(config.detector, context.device)
+    images, detector = open_images(config.data), build_detector(config.detector, context.device)
     mapper = _mapper(config, detector, context.device)
     table: dict[str, Any] = {}
     for name, settings in config.baselines.items():
@@ -81,7 +80,7 @@ def other_methods(config: TextEvalConfig, context: StageContext) -> None:
 
 def second_look(config: TextEvalConfig, context: StageContext) -> None:
     """The adaptive detector, with its prior and with one that knows the words."""
-    images, detector = open_images(config), build_detector(config.detector, context.device)
+    images, detector = open_images(config.data), build_detector(config.detector, context.device)
     adaptive = AdaptiveDetector(
         detector,
         _mapper(config, detector, context.device),

@@ -84,7 +84,8 @@ class TextDetector:
         found: dict[int, TextMaps] = {}
         groups: dict[tuple[int, int], list[int]] = {}
         for number, image_HW3 in enumerate(images):
-            size = padded_size(*image_HW3.shape[:2], self.multiple)
+            height, width = image_HW3.shape[:2]
+            size = padded_size(height, width, self.multiple)
             groups.setdefault(size, []).append(number)
         for numbers in groups.values():
             image_BHW3 = np.stack([padded(images[n], self.multiple) for n in numbers])

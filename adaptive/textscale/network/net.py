@@ -54,6 +54,7 @@ class TextNet(nn.Module):
         share: of the tokens of the full grid that a call spends which does not say otherwise.
     """
 
+    backbone: Any  # of timm, or VitBackbone
     mean_311: Tensor
     std_311: Tensor
 
@@ -191,9 +192,9 @@ def _backbone(size: NetSize, pretrained: bool) -> Any:
     import timm
 
     name = size.backbone
+    settings: dict[str, Any] = {} if size.patch is None else {"patch_size": size.patch}
     try:
         with torch.device("meta"):  # what it is, without its weights
-            settings = {} if size.patch is None else {"patch_size": size.patch}
             stride = one_stride(timm.create_model(name, num_classes=0, **settings))
         if stride is not None:
             return VitBackbone(name, pretrained, size.patch)
@@ -202,7 +203,7 @@ def _backbone(size: NetSize, pretrained: bool) -> Any:
         wanted = [strides.index(stride) for stride in STRIDES]
         if len(wanted) < len(strides):
             found = timm.create_model(
-                name, features_only=True, out_indices=wanted, pretrained=pretrained
+                name, features_only=True, out_indices=wanted, pretrained=pretrained, **settings
             )
     except UserError:
         raise  # says itself what is wrong; it is a ValueError, too

@@ -41,13 +41,15 @@ class VitBackbone(nn.Module):
         UserError: patches whose side is no stride of the pyramid.
     """
 
+    vit: Any  # of timm, whose attributes nn.Module hides
+
     def __init__(self, name: str, pretrained: bool = False, patch: int | None = None):
         super().__init__()
         import timm
 
-        settings = {} if patch is None else {"patch_size": patch}
+        settings: dict[str, Any] = {} if patch is None else {"patch_size": patch}
         # The detector's images have any sides, and it has no classes.
-        self.vit: Any = timm.create_model(
+        self.vit = timm.create_model(
             name, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **settings
         )
         stride = one_stride(self.vit)

@@ -1,0 +1,254 @@
+"""The stages of a ``textscale_tokens`` run.
+
+Shapes: N words, S nodes that may split, I images.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from adaptive.core.cost.counted import counted_macs
+from adaptive.core.errors import UserError
+from adaptive.core.prior import Prior
+from adaptive.core.run import StageContext, atomic_path, atomic_write_json
+from adaptive.core.solvers.quadtree import Geometry, split_order
+from adaptive.textscale.baselines import BASELINES, Baseline
+from adaptive.textscale.compare.methods import Measured, run_baseline
+from adaptive.textscale.compare.stages import open_images
+from adaptive.textscale.data.labelled import LabelledImages, Sample
+from adaptive.textscale.detector import as_mapper
+from adaptive.textscale.detectors import build_detector
+from adaptive.textscale.evaluate.by_height import BANDS, recall_by_height
+from adaptive.textscale.settings import AdaptConfig
+from adaptive.textscale.tokens.config import TextTokensConfig
+from adaptive.textscale.tokens.coverage import Needs
+from adaptive.textscale.tokens.views import View, make_priors, telling, view
+
+TABLE = "table.json"
+PICTURES = "pictures.safetensors"
+CURVE = [round(0.05 * step, 2) for step in range(1, 21)]
+"""Shares at which the report draws what is covered."""
+
+
+@dataclass
+class Shown:
+    """What a prior's choices show of the words of several images.
+
+    Attributes:
+        at_N: least share of the grid's tokens at which each word that counts is covered.
+        height_N: of these words, in pixels of the input.
+        whole_I: least share at which all words of an image are; of images with words.
+        seconds: of the prior alone, for each image.
+        macs: likewise, billions.
+    """
+
+    at_N: list[float] = field(default_factory=list)
+    height_N: list[float] = field(default_factory=list)
+    whole_I: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    macs: float = 0.0
+
+    def add(self, needs: Needs, tokens_N: np.ndarray, seconds: float) -> None:
+        """One more image."""
+        share_N = tokens_N[needs.care_N] / needs.geometry.cells
+        self.at_N += share_N.tolist()
+        self.height_N += needs.height_N[needs.care_N].tolist()
+        if len(share_N):
+            self.whole_I.append(float(share_N.max()))
+        self.seconds.append(seconds)
+
+    def numbers(self, shares: Iterable[float]) -> dict[str, Any]:
+        """What is covered at shares of the tokens, and what it takes to cover all."""
+        at_N, height_N = np.array(self.at_N), np.array(self.height_N)
+        inside = {n: (height_N >= low) & (height_N < high) for n, (low, high) in BANDS.items()}
+        return {
+            "covered": {f"{share:g}": covered(at_N, share) for share in shares},
+            "by_height": {
+                f"{share:g}": {n: covered(at_N[here_N], share) for n, here_N in inside.items()}
+                for share in shares
+            },
+            "curve": [[share, covered(at_N, share)] for share in CURVE],
+            "all_words": dict(zip(("median", "p90"), _percentiles(self.whole_I), strict=True)),
+            "images_whole": {
+                f"{share:g}": covered(np.array(self.whole_I), share) for share in shares
+            },
+            "ms": 1e3 * float(np.median(self.seconds)),
+            "gmac": self.macs,
+        }
+
+
+def covered(at_N: np.ndarray, share: float) -> float | None:
+    """Share of the words that are covered with a share of the tokens; None without words."""
+    # The nearest number of tokens that a quadtree has may lie one token off.
+    return float((at_N <= share + 1e-3).mean()) if len(at_N) else None
+
+
+def cover(config: TextTokensConfig, context: StageContext) -> None:
+    """How many of the words are shown well enough, by prior and share; needs no network."""
+    from safetensors.numpy import save_file
+
+    images, tree = open_images(config.data), tree_of(config)
+    priors = make_priors(config, context.device)
+    found = {name: Shown() for name in priors}
+    caring = [int(words.care_N.sum()) for words in images.words]
+    pictured = images.names[int(np.argmax(caring))]  # the one with most to show
+    pictures: dict[str, np.ndarray] = {}
+    count, sizes = 0, set()
+    for name, image_HW3, words in context.track(images, len(images), "cover", "image"):
+        seen = view(image_HW3, words, config.side, tree)
+        needs = Needs.of(seen.words, seen.geometry, config.cover.legible)
+        for label, prior in priors.items():
+            (_told,) = telling([(name, image_HW3, words)], prior, config.side, tree)
+            order, seconds, macs = _order(prior, seen, context.device, first=not count)
+            rank_S = order.rank_BS[0].cpu().numpy()
+            found[label].add(needs, needs.tokens_N(rank_S, config.cover.whole), seconds)
+            found[label].macs += macs
+            if name == pictured:
+                leaves = order.leaves(_tokens(seen.geometry, picture_share(config)))
+                box_N3 = seen.geometry.boxes[leaves.node_BN[0].cpu().numpy()]
+                pictures[f"{label}.box_N3"] = np.ascontiguousarray(box_N3)
+                pictures["pixel_3HW"] = np.ascontiguousarray(seen.input_HW3.transpose(2, 0, 1))
+        count += 1
+        sizes.add(seen.geometry.size)
+    if not count:
+        raise UserError("data.images: none of the photographs can be read")
+    table = {name: shown.numbers(config.shares) for name, shown in found.items()}
+    atomic_write_json(context.dir / TABLE, table)
+    with atomic_path(context.dir / PICTURES) as path:
+        save_file(pictures, path)
+    one = next(iter(found.values()))
+    context.summary({"images": count, "unreadable": len(images.unreadable)})
+    context.summary({"words": len(one.at_N), "input": ", ".join(f"{w}x{h}" for h, w in sizes)})
+    for name, row in table.items():
+        context.summary({f"covered.{name}.{k}": value for k, value in row["covered"].items()})
+        context.summary({f"all_words.{name}.{k}": v for k, v in row["all_words"].items()})
+        context.summary({f"prior.{name}.ms": row["ms"], f"prior.{name}.gmac": row["gmac"]})
+
+
+def detect(config: TextTokensConfig, context: StageContext) -> None:
+    """F of the network at every share of the tokens, where each prior puts them."""
+    images, tree = open_images(config.data), tree_of(config)
+    detector = build_detector(config.detector, context.device)
+    table: dict[str, Any] = {}
+    for label, prior in make_priors(config, context.device).items():
+        for share in sorted(config.shares, reverse=True):
+            if share == 1 and "full" in table:
+                continue  # no prior is asked
+            name = "full" if share == 1 else f"{label}.{share:g}"
+            detector.net.spend(share, prior)
+            look = _whole_images(detector, config.side, tree.max_patch)
+
+            def told(samples: Any, prior: Prior = prior, name: str = name) -> Iterator[Sample]:
+                tracked = context.track(samples, len(images), name, "image")
+                return telling(tracked, prior, config.side, tree)
+
+            measured = run_baseline(images, look, told)
+            table[name] = _numbers(measured, share, _gmac(detector, images, look, told))
+            atomic_write_json(context.dir / TABLE, table)
+    context.summary({f"{n}.{k}": v for n, row in table.items() for k, v in row.items()})
+
+
+def rival(config: TextTokensConfig, context: StageContext) -> None:
+    """F of the other detector on whole images of several sizes."""
+    images = open_images(config.data)
+    detector = build_detector(config.rival, context.device, "rival.path")
+    table: dict[str, Any] = {}
+    for side in config.sides:
+        look = _whole_images(detector, side, getattr(detector, "multiple", AdaptConfig().stride))
+
+        def told(samples: Any, name: str = f"rival {side}") -> Iterator[Sample]:
+            return context.track(samples, len(images), name, "image")
+
+        measured = run_baseline(images, look, told)
+        table[f"rival.{side}"] = _numbers(measured, 1.0, _gmac(detector, images, look, told))
+    atomic_write_json(context.dir / TABLE, table)
+    context.summary({f"{n}.{k}": v for n, row in table.items() for k, v in row.items()})
+
+
+def tree_of(config: TextTokensConfig) -> Geometry:
+    """Sides of patches: those of the network, else those that are set.
+
+    Raises:
+        UserError: a network that does not spend tokens, or sides that are no powers of two apart.
+    """
+    if config.detector.path:
+        from adaptive.textscale.network import load_net
+
+        net = load_net(config.detector.path, "detector.path")
+        return net.geometry(net.multiple, net.multiple)
+    return Geometry(*2 * [config.cover.max_patch], config.cover.patch, config.cover.max_patch)
+
+
+def picture_share(config: TextTokensConfig) -> float:
+    """The share of the tokens that the report's pictures show: a quarter, or the nearest to it."""
+    return min(config.shares, key=lambda share: abs(share - 0.25))
+
+
+def read_table(context: StageContext, stage: str) -> dict[str, Any]:
+    """What a stage measured; empty where it is no part of the run."""
+    if stage not in context.needs:
+        return {}
+    return json.loads((context.input(stage) / TABLE).read_text(encoding="utf-8"))
+
+
+def _order(prior: Prior, seen: View, device: str, first: bool) -> tuple[Any, float, float]:
+    """The order of splits, the prior's seconds and, for the first image, its billions of MACs."""
+    image_BCHW = seen.tensor(device)
+    macs = 0.0
+    if first:  # also warms it up
+        macs = counted_macs(lambda: prior(image_BCHW, seen.geometry)) / 1e9
+    _wait(device)
+    start = time.perf_counter()
+    score_BS = prior(image_BCHW, seen.geometry)
+    _wait(device)
+    return split_order(score_BS, seen.geometry), time.perf_counter() - start, macs
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def _tokens(geometry: Geometry, share: float) -> int:
+    return geometry.nearest(share * geometry.cells)
+
+
+def _whole_images(detector: Any, side: int, multiple: int) -> Baseline:
+    """One look at each image, at a long side or (0) as it is, padded to what the network takes."""
+    mapper, adapt = as_mapper(detector), replace(AdaptConfig(), stride=multiple)
+
+    def look(image_HW3: np.ndarray) -> Any:
+        length = side or max(image_HW3.shape[:2])
+        return BASELINES["single"](detector, mapper, adapt, side=length)(image_HW3)
+
+    return look
+
+
+def _gmac(
+    detector: Any,
+    images: LabelledImages,
+    look: Baseline,
+    told: Callable[[Any], Iterable[Sample]],
+) -> float | None:
+    """Billions of multiply-accumulates of a look at the first image, the prior's included."""
+    if not hasattr(detector, "net"):
+        return None  # not torch's
+    _, image_HW3, _ = next(iter(told(images)))
+    return counted_macs(lambda: look(image_HW3)) / 1e9
+
+
+def _numbers(measured: Measured, share: float, gmac: float | None) -> dict[str, Any]:
+    bands = recall_by_height(zip(measured.words, measured.matches, strict=True))
+    heights = {f"recall.{name}": band.recall for name, band in bands.items()}
+    return {"tokens": share, **measured.numbers(), "gmac": gmac, **heights}
+
+
+def _percentiles(values: list[float]) -> list[float | None]:
+    return [float(v) for v in np.percentile(values, (50, 90))] if values else [None, None]
