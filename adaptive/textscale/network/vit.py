@@ -58,7 +58,7 @@ class VitBackbone(nn.Module):
                 f"the backbone {name!r} of the text network has patches of {stride} pixels: choose "
                 f"one of {', '.join(map(str, STRIDES))}, by its name or as the size's patch"
             )
-        width = int(self.vit.num_features)
+        width: Any = self.vit.num_features
         self.patch: int = stride
         self.widths = [width // max(1, stride // target) for target in STRIDES]
         self.levels = nn.ModuleList(_level(width, stride, target) for target in STRIDES)

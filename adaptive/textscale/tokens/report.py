@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from adaptive.core.report import Report, curves_plot
 from adaptive.core.report.mosaic import mosaic_plot
 from adaptive.core.run import StageContext
@@ -97,7 +99,9 @@ def _pictures(
         return
     names = [name for name in shown if f"{name}.box_N3" in kept]
     report.section("Where they lie").figure(
-        mosaic_plot([pixel_3HW] * len(names), [kept[f"{n}.box_N3"] for n in names], names, 2),
+        mosaic_plot(
+            np.stack([pixel_3HW] * len(names)), [kept[f"{n}.box_N3"] for n in names], names, 2
+        ),
         f"The photograph with most words, with {picture_share(config):g} of the tokens",
     )
 

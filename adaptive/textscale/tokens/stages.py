@@ -183,7 +183,8 @@ def tree_of(config: TextTokensConfig) -> Geometry:
 
         net = load_net(config.detector.path, "detector.path")
         return net.geometry(net.multiple, net.multiple)
-    return Geometry(*2 * [config.cover.max_patch], config.cover.patch, config.cover.max_patch)
+    root = config.cover.max_patch
+    return Geometry(root, root, config.cover.patch, root)
 
 
 def picture_share(config: TextTokensConfig) -> float:
