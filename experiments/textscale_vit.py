@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout witho
 from adaptive.core import UserError  # noqa: E402
 from adaptive.core.run import atomic_write_json, atomic_write_text, resolve_device  # noqa: E402
 from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
-from adaptive.experiments.records import read, started  # noqa: E402 # pyrefly: ignore[missing-import]
+from adaptive.experiments.records import commit_of, read, started  # noqa: E402 # pyrefly: ignore[missing-import]
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "textscale_vit.json"
@@ -80,7 +80,7 @@ def times(device: str, threads: int, seconds: float) -> dict[str, Any]:
     from adaptive.core.hardware import clock_for
 
     torch.set_num_threads(threads)
-    options = {"threads": threads, "warmup": 1} if device == "cpu" else {}
+    options: dict[str, Any] = {"threads": threads, "warmup": 1} if device == "cpu" else {}
     measured: dict[str, Any] = {}
     for height, width in INPUTS:
         made = subjects(height, width, device)
@@ -110,7 +110,7 @@ def coverage(run: Path) -> dict[str, Any]:
     about = read(run / "run.json")
     return {
         "command": about["command"],
-        "commit": (about["environment"].get("git") or {}).get("commit"),
+        "commit": commit_of(about),
         "date": about["started"][:10],
         "summary": {k: v for k, v in read(run / "summary.json").items() if "." not in k},
         "cover": about_cover(run),
@@ -197,16 +197,17 @@ def reading(record: Mapping[str, Any]) -> list[str]:
         oracle, gain = (run["priors"][name]["all_words"] for name in ("oracle", "gain"))
         lines.append(
             f"- Patches of {run['cover']['patch']} pixels: in nine of ten photographs "
-            f"{100 * oracle['p90']:.0f} % of the tokens show every word to a prior that knows where "
-            f"they are, and pixel gain takes {100 * gain['p90']:.0f} %: the prior decides."
+            f"{100 * oracle['p90']:.0f} % of the tokens show every word to a prior that knows "
+            f"them, and pixel gain takes {100 * gain['p90']:.0f} %: the prior decides."
         )
     for size, rows in record["times"].items():
         ms = {name: row["ms"] for name, row in rows.items()}
         full, least = ms["vit, 1 of the tokens"], ms[f"vit, {SHARES[-1]:g} of the tokens, gain"]
         lines.append(
             f"- {size}: a quarter of the tokens takes {least / full:.0%} of the full grid's time, "
-            f"and {least / ms['small']:.1f} times that of the convolutional `small` "
-            f"({least / ms['nano']:.1f} times `nano`); the full grid {full / ms['small']:.1f} times."
+            f"{least / ms['small']:.1f} times that of the convolutional `small` and "
+            f"{least / ms['nano']:.1f} times `nano`'s; the full grid {full / ms['small']:.1f} and "
+            f"{full / ms['nano']:.1f} times."
         )
     return [lines[0], "\n".join(lines[1:])]
 

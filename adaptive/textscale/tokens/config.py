@@ -45,7 +45,7 @@ class TextTokensConfig(TaskConfig):
         default_factory=lambda: [ORACLE, "gain", "blur", "centre", "random"],
     )
     shares: list[float] = field(  # of the tokens of the full grid
-        default_factory=lambda: [1.0, 0.75, 0.5, 0.35, 0.25, 0.15]
+        default_factory=lambda: [1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1]
     )
     side: int = 0  # long side in pixels that images are brought to; 0: as they are
     # a trained network whose backbone spends tokens; path empty: only what is covered is measured

@@ -98,10 +98,9 @@ def _pictures(
     if pixel_3HW is None:  # it could not be read
         return
     names = [name for name in shown if f"{name}.box_N3" in kept]
+    pixel_B3HW = np.stack([pixel_3HW] * len(names))
     report.section("Where they lie").figure(
-        mosaic_plot(
-            np.stack([pixel_3HW] * len(names)), [kept[f"{n}.box_N3"] for n in names], names, 2
-        ),
+        mosaic_plot(pixel_B3HW, [kept[f"{name}.box_N3"] for name in names], names, 2),
         f"The photograph with most words, with {picture_share(config):g} of the tokens",
     )
 
