@@ -22,7 +22,7 @@ def prior(covered: float, ninth: float) -> dict:
 @pytest.fixture
 def record():
     names = ["nano", "small", "plain ViT", "vit, 1 of the tokens"]
-    names += [f"vit, {s:g} of the tokens, {p}" for s in (0.5, 0.25) for p in script.PRIORS]
+    names += [f"vit, {s:g} of the tokens, {p}" for s in script.SHARES[1:] for p in script.PRIORS]
     rows = {
         name: {"input": "640x640", "ms": 10.0 * 2**n, "spread": 0.01, "rounds": 5, "gmac": n}
         for n, name in enumerate(names)
@@ -54,7 +54,8 @@ def test_a_page_says_what_the_results_say(record):
     assert "| small | 640x640 | 1.0 | 20 | 1% |" in text
     assert "12 % of the tokens show every word" in text and "pixel gain takes 70 %" in text
     quarter = 10.0 * 2**6  # of gain
-    assert f"takes {quarter / 80:.0%} of the full grid's time, {quarter / 20:.1f} times" in text
+    assert f"25% of the tokens take {quarter / 80:.0%} of the full grid's time, " in text
+    assert "all of them take 4.00 times `small`'s" in text
 
 
 def test_the_page_is_that_of_the_results():
@@ -94,6 +95,6 @@ def test_networks_are_timed_in_turns(monkeypatch):
     threads = torch.get_num_threads()
     rows = script.times("cpu", 1, seconds=0.1)["100x96"]
     torch.set_num_threads(threads)
-    assert asked == [(s, p) for s in (0.5, 0.25) for p in script.PRIORS]
-    assert len(rows) == 8 and all(row["input"] == "128x128" for row in rows.values())
+    assert asked == [(s, p) for s in script.SHARES[1:] for p in script.PRIORS]
+    assert len(rows) == 10 and all(row["input"] == "128x128" for row in rows.values())
     assert rows["small"]["gmac"] == pytest.approx(3 * 128**2 / 1e9) and rows["nano"]["ms"] > 0
