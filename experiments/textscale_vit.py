@@ -113,16 +113,17 @@ def coverage(run: Path) -> dict[str, Any]:
         "commit": commit_of(about),
         "date": about["started"][:10],
         "summary": {k: v for k, v in read(run / "summary.json").items() if "." not in k},
-        "cover": about_cover(run),
+        **settings(run),
         "priors": read(run / "artifacts" / "cover" / "table.json"),
     }
 
 
-def about_cover(run: Path) -> dict[str, Any]:
-    """The settings of coverage of a run."""
+def settings(run: Path) -> dict[str, Any]:
+    """Of a run, those that its numbers are of."""
     import yaml
 
-    return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["cover"]
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    return {"cover": config["cover"], "shares": config["shares"]}
 
 
 def page(record: Mapping[str, Any]) -> str:
@@ -150,16 +151,16 @@ def page(record: Mapping[str, Any]) -> str:
 def covered(run: Mapping[str, Any]) -> str:
     """A run's table of words covered, with what it is of."""
     about, cover = run["summary"], run["cover"]
-    shares = list(next(iter(run["priors"].values()))["covered"])
+    shares = run["shares"]
     rows = [
         [
             name,
-            *(f"{100 * row['covered'][share]:.1f}" for share in shares),
+            *(f"{100 * row['covered'][f'{share:g}']:.1f}" for share in shares),
             *(f"{100 * row['all_words'][key]:.1f}" for key in ("median", "p90")),
         ]
         for name, row in run["priors"].items()
     ]
-    header = ["prior", *(f"{float(share):.0%} of the tokens" for share in shares)]
+    header = ["prior", *(f"{share:.0%} of the tokens" for share in shares)]
     header += ["% for all words, half of the images", "nine in ten"]
     return (
         f"Patches of {cover['patch']} to {cover['max_patch']} pixels, {about['words']} words of "

@@ -32,6 +32,7 @@ def record():
         "commit": "1234567890",
         "date": "2026-01-02",
         "summary": {"words": 46, "images": 10, "input": "64x64"},
+        "shares": [1.0, 0.25],
         "cover": {"patch": 16, "max_patch": 64, "legible": 12.0, "whole": 0.9},
         "priors": {"oracle": prior(0.75, 0.125), "gain": prior(0.5, 0.7)},
     }

@@ -20,7 +20,7 @@ OUTPUTS = ("probability", "border", "log_scale")
 
 
 def export_onnx(net: TextNet, path: str | Path) -> Path:
-    """Writes a network for ONNX Runtime and other engines.
+    """Writes a network for ONNX Runtime and other engines; one that spends tokens with all of them.
 
     The input ``image`` is float [B, 3, H, W], RGB in [0, 1], H and W multiples of the network's
     ``multiple``, 32 of a convolutional one; the outputs
@@ -76,6 +76,6 @@ class _Maps(nn.Module):
     def forward(
         self, image_B3HW: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B h w"], Float[Tensor, "B h w"], Float[Tensor, "B h w"]]:
-        output_B3hw = self.net(image_B3HW)
+        output_B3hw = self.net(image_B3HW, share=1.0)
         text_Bhw, border_Bhw = output_B3hw[:, TEXT].sigmoid(), output_B3hw[:, BORDER].sigmoid()
         return text_Bhw, border_Bhw, output_B3hw[:, SCALE]

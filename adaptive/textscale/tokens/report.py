@@ -22,16 +22,21 @@ def report_tokens(config: TextTokensConfig, context: StageContext) -> None:
         f"A word is covered when {config.cover.whole:.0%} of its area lies in patches that show it "
         f"at {config.cover.legible:g} pixels of height, or in the finest ones. No network is asked."
     )
-    curves = {name: [(x, 100 * y) for x, y in row["curve"]] for name, row in shown.items()}
+    curves = {
+        name: [(float(share), 100 * y) for share, y in row["covered"].items() if y is not None]
+        for name, row in shown.items()
+    }
     report.figure(
         curves_plot(curves, x="share of the full grid's tokens", y="words covered (%)"),
         "Up and left is better",
     )
-    report.table([covered_row(name, row) for name, row in shown.items()], "Words covered (%)")
+    report.table(
+        [_covered(name, row, config.shares) for name, row in shown.items()], "Words covered (%)"
+    )
     share = f"{picture_share(config):g}"
     report.table(
         [
-            {"prior": name} | {band: _percent(row["by_height"][share][band]) for band in BANDS}
+            {"prior": name} | {band: _percent(row["by_height"][band][share]) for band in BANDS}
             for name, row in shown.items()
         ],
         f"Words covered (%) with {share} of the tokens, by their height in pixels of the input",
@@ -43,11 +48,11 @@ def report_tokens(config: TextTokensConfig, context: StageContext) -> None:
     report.provenance(config, context.run.path).save(context.dir / "report.html")
 
 
-def covered_row(name: str, row: dict[str, Any]) -> dict[str, Any]:
+def _covered(name: str, row: dict[str, Any], shares: list[float]) -> dict[str, Any]:
     """A prior's row of the table of coverage."""
     return {
         "prior": name,
-        **{share: _percent(value) for share, value in row["covered"].items()},
+        **{f"{share:g}": _percent(row["covered"][f"{share:g}"]) for share in shares},
         "all words, half of the images": row["all_words"]["median"],
         "nine in ten": row["all_words"]["p90"],
         "ms": row["ms"],

@@ -1,13 +1,13 @@
 """The stages of a ``textscale_tokens`` run.
 
-Shapes: N words, S nodes that may split, I images.
+Shapes: N words, n of them that count, K shares, S nodes that may split, I images.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from adaptive.core.cost.counted import counted_macs
 from adaptive.core.errors import UserError
 from adaptive.core.prior import Prior
 from adaptive.core.run import StageContext, atomic_path, atomic_write_json
-from adaptive.core.solvers.quadtree import Geometry, split_order
+from adaptive.core.solvers.quadtree import Geometry, SplitOrder, split_order
 from adaptive.textscale.baselines import BASELINES, Baseline
 from adaptive.textscale.compare.methods import Measured, run_baseline
 from adaptive.textscale.compare.stages import open_images
@@ -42,52 +42,49 @@ class Shown:
     """What a prior's choices show of the words of several images.
 
     Attributes:
-        at_N: least share of the grid's tokens at which each word that counts is covered.
+        shares: of the grid's tokens at which it is counted.
+        covered_NK: whether each word that counts is covered at each share, a row a word.
         height_N: of these words, in pixels of the input.
-        whole_I: least share at which all words of an image are; of images with words.
+        least_I: least share at which all words of an image are; of images with words.
         seconds: of the prior alone, for each image.
-        macs: likewise, billions.
+        gmac: of the prior for the first image.
     """
 
-    at_N: list[float] = field(default_factory=list)
+    shares: Sequence[float]
+    covered_NK: list[list[bool]] = field(default_factory=list)
     height_N: list[float] = field(default_factory=list)
-    whole_I: list[float] = field(default_factory=list)
+    least_I: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    macs: float = 0.0
+    gmac: float = 0.0
 
-    def add(self, needs: Needs, tokens_N: np.ndarray, seconds: float) -> None:
-        """One more image."""
-        share_N = tokens_N[needs.care_N] / needs.geometry.cells
-        self.at_N += share_N.tolist()
+    def add(self, needs: Needs, rank_S: np.ndarray, whole: float) -> None:
+        """One more image, whose nodes are split in an order."""
+        geometry = needs.geometry
+        tokens_n = needs.tokens_N(rank_S, whole)[needs.care_N]
+        spent_K = np.array([tokens_at(geometry, share) for share in self.shares])
+        self.covered_NK += (tokens_n[:, None] <= spent_K).tolist()
         self.height_N += needs.height_N[needs.care_N].tolist()
-        if len(share_N):
-            self.whole_I.append(float(share_N.max()))
-        self.seconds.append(seconds)
+        if len(tokens_n):
+            self.least_I.append(float(tokens_n.max()) / geometry.cells)
 
-    def numbers(self, shares: Iterable[float]) -> dict[str, Any]:
+    def numbers(self) -> dict[str, Any]:
         """What is covered at shares of the tokens, and what it takes to cover all."""
-        at_N, height_N = np.array(self.at_N), np.array(self.height_N)
+        covered_NK = np.array(self.covered_NK, bool).reshape(-1, len(self.shares))
+        height_N = np.array(self.height_N)
         inside = {n: (height_N >= low) & (height_N < high) for n, (low, high) in BANDS.items()}
+        least = np.percentile(self.least_I, (50, 90)).tolist() if self.least_I else [None, None]
         return {
-            "covered": {f"{share:g}": covered(at_N, share) for share in shares},
-            "by_height": {
-                f"{share:g}": {n: covered(at_N[here_N], share) for n, here_N in inside.items()}
-                for share in shares
-            },
-            "curve": [[share, covered(at_N, share)] for share in CURVE],
-            "all_words": dict(zip(("median", "p90"), _percentiles(self.whole_I), strict=True)),
-            "images_whole": {
-                f"{share:g}": covered(np.array(self.whole_I), share) for share in shares
-            },
+            "covered": self._means(covered_NK),
+            "by_height": {n: self._means(covered_NK[here_N]) for n, here_N in inside.items()},
+            "all_words": dict(zip(("median", "p90"), least, strict=True)),
             "ms": 1e3 * float(np.median(self.seconds)),
-            "gmac": self.macs,
+            "gmac": self.gmac,
         }
 
-
-def covered(at_N: np.ndarray, share: float) -> float | None:
-    """Share of the words that are covered with a share of the tokens; None without words."""
-    # The nearest number of tokens that a quadtree has may lie one token off.
-    return float((at_N <= share + 1e-3).mean()) if len(at_N) else None
+    def _means(self, covered_NK: np.ndarray) -> dict[str, float | None]:
+        """By share, as text; None without words."""
+        means = covered_NK.mean(0).tolist() if len(covered_NK) else [None] * len(self.shares)
+        return {f"{share:g}": mean for share, mean in zip(self.shares, means, strict=True)}
 
 
 def cover(config: TextTokensConfig, context: StageContext) -> None:
@@ -96,7 +93,8 @@ def cover(config: TextTokensConfig, context: StageContext) -> None:
 
     images, tree = open_images(config.data), tree_of(config)
     priors = make_priors(config, context.device)
-    found = {name: Shown() for name in priors}
+    shares = sorted({*CURVE, *config.shares}, reverse=True)
+    found = {name: Shown(shares) for name in priors}
     caring = [int(words.care_N.sum()) for words in images.words]
     pictured = images.names[int(np.argmax(caring))]  # the one with most to show
     pictures: dict[str, np.ndarray] = {}
@@ -106,12 +104,14 @@ def cover(config: TextTokensConfig, context: StageContext) -> None:
         needs = Needs.of(seen.words, seen.geometry, config.cover.legible)
         for label, prior in priors.items():
             (_told,) = telling([(name, image_HW3, words)], prior, config.side, tree)
-            order, seconds, macs = _order(prior, seen, context.device, first=not count)
-            rank_S = order.rank_BS[0].cpu().numpy()
-            found[label].add(needs, needs.tokens_N(rank_S, config.cover.whole), seconds)
-            found[label].macs += macs
+            shown = found[label]
+            if not count:  # also warms it up
+                shown.gmac = _prior_gmac(prior, seen, context.device)
+            order, seconds = _order(prior, seen, context.device)
+            shown.add(needs, order.rank_BS[0].cpu().numpy(), config.cover.whole)
+            shown.seconds.append(seconds)
             if name == pictured:
-                leaves = order.leaves(_tokens(seen.geometry, picture_share(config)))
+                leaves = order.leaves(tokens_at(seen.geometry, picture_share(config)))
                 box_N3 = seen.geometry.boxes[leaves.node_BN[0].cpu().numpy()]
                 pictures[f"{label}.box_N3"] = np.ascontiguousarray(box_N3)
                 pictures["pixel_3HW"] = np.ascontiguousarray(seen.input_HW3.transpose(2, 0, 1))
@@ -119,15 +119,16 @@ def cover(config: TextTokensConfig, context: StageContext) -> None:
         sizes.add(seen.geometry.size)
     if not count:
         raise UserError("data.images: none of the photographs can be read")
-    table = {name: shown.numbers(config.shares) for name, shown in found.items()}
+    table = {name: shown.numbers() for name, shown in found.items()}
     atomic_write_json(context.dir / TABLE, table)
     with atomic_path(context.dir / PICTURES) as path:
         save_file(pictures, path)
     one = next(iter(found.values()))
     context.summary({"images": count, "unreadable": len(images.unreadable)})
-    context.summary({"words": len(one.at_N), "input": ", ".join(f"{w}x{h}" for h, w in sizes)})
+    context.summary({"words": len(one.height_N), "input": ", ".join(f"{w}x{h}" for h, w in sizes)})
     for name, row in table.items():
-        context.summary({f"covered.{name}.{k}": value for k, value in row["covered"].items()})
+        wanted = [f"{share:g}" for share in config.shares]
+        context.summary({f"covered.{name}.{share}": row["covered"][share] for share in wanted})
         context.summary({f"all_words.{name}.{k}": v for k, v in row["all_words"].items()})
         context.summary({f"prior.{name}.ms": row["ms"], f"prior.{name}.gmac": row["gmac"]})
 
@@ -192,6 +193,11 @@ def picture_share(config: TextTokensConfig) -> float:
     return min(config.shares, key=lambda share: abs(share - 0.25))
 
 
+def tokens_at(geometry: Geometry, share: float) -> int:
+    """The feasible number of tokens nearest to a share of the full grid's."""
+    return geometry.nearest(share * geometry.cells)
+
+
 def read_table(context: StageContext, stage: str) -> dict[str, Any]:
     """What a stage measured; empty where it is no part of the run."""
     if stage not in context.needs:
@@ -199,26 +205,24 @@ def read_table(context: StageContext, stage: str) -> dict[str, Any]:
     return json.loads((context.input(stage) / TABLE).read_text(encoding="utf-8"))
 
 
-def _order(prior: Prior, seen: View, device: str, first: bool) -> tuple[Any, float, float]:
-    """The order of splits, the prior's seconds and, for the first image, its billions of MACs."""
+def _order(prior: Prior, seen: View, device: str) -> tuple[SplitOrder, float]:
+    """The order of splits, and the prior's seconds."""
     image_BCHW = seen.tensor(device)
-    macs = 0.0
-    if first:  # also warms it up
-        macs = counted_macs(lambda: prior(image_BCHW, seen.geometry)) / 1e9
     _wait(device)
     start = time.perf_counter()
     score_BS = prior(image_BCHW, seen.geometry)
     _wait(device)
-    return split_order(score_BS, seen.geometry), time.perf_counter() - start, macs
+    return split_order(score_BS, seen.geometry), time.perf_counter() - start
+
+
+def _prior_gmac(prior: Prior, seen: View, device: str) -> float:
+    image_BCHW = seen.tensor(device)
+    return counted_macs(lambda: prior(image_BCHW, seen.geometry)) / 1e9
 
 
 def _wait(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-
-
-def _tokens(geometry: Geometry, share: float) -> int:
-    return geometry.nearest(share * geometry.cells)
 
 
 def _whole_images(detector: Any, side: int, multiple: int) -> Baseline:
@@ -249,7 +253,3 @@ def _numbers(measured: Measured, share: float, gmac: float | None) -> dict[str, 
     bands = recall_by_height(zip(measured.words, measured.matches, strict=True))
     heights = {f"recall.{name}": band.recall for name, band in bands.items()}
     return {"tokens": share, **measured.numbers(), "gmac": gmac, **heights}
-
-
-def _percentiles(values: list[float]) -> list[float | None]:
-    return [float(v) for v in np.percentile(values, (50, 90))] if values else [None, None]

@@ -107,6 +107,14 @@ def test_a_few_steps_on_an_image_lower_its_loss():
     assert max(history[-2:]) < 0.9 * min(history[:2])
 
 
+@pytest.mark.usefixtures("compiling")
+def test_it_compiles_whole_at_each_share():
+    net, image_B3HW = make_vit_net(), torch.rand(1, 3, 96, 64)
+    program = torch.compile(net, dynamic=False, fullgraph=True, backend="eager")
+    for share in (1.0, 0.5):
+        torch.testing.assert_close(program(image_B3HW, share), net(image_B3HW, share))
+
+
 def test_a_detector_pads_to_the_coarsest_patches():
     detector = TextDetector(make_vit_net().spend(0.5))
     assert detector.multiple == 32
