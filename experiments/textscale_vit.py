@@ -1,14 +1,16 @@
 """What can be known of the text network on a ViT before it is trained: its cost, and its ceiling.
 
     python -m adaptive.run +exp=quad_textprior hydra.run.dir=runs/cover16
-    python -m adaptive.run +exp=quad_textprior cover.patch=8 hydra.run.dir=runs/cover8
+    python -m adaptive.run +exp=quad_textprior cover.patch=8 cover.max_patch=32 \\
+        hydra.run.dir=runs/cover8
     python experiments/textscale_vit.py --coverage runs/cover16 runs/cover8
 
 Networks of random weights, whose time and multiply-accumulates are those of trained ones: the
 convolutional sizes, the plain ViT, and the ViT with a share of its tokens chosen by a prior, one
 image at a time, timed in turns. What words are covered is copied from runs of ``quad_textprior``.
 All goes to ``experiments/results/textscale_vit.json``, and ``experiments/textscale_vit_results.md``
-is written of it; without ``--coverage`` the page alone is written again.
+is written of it; without ``--coverage`` the page alone is written again. Where a prior of these
+runs is a text network, ``--network`` names the run that trained it.
 """
 
 from __future__ import annotations
@@ -118,6 +120,23 @@ def coverage(run: Path) -> dict[str, Any]:
     }
 
 
+def training(run: Path) -> dict[str, Any]:
+    """What a text network was trained on, and for how long."""
+    import yaml
+
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    summary = read(run / "summary.json")
+    return {
+        "recipe": config["name"],
+        "size": config["net"]["size"],
+        "steps": config["train"]["steps"],
+        "batch": config["train"]["batch"],
+        "side": config["sample"]["side"],
+        "seconds": summary["train.seconds"],
+        "images": {k: v for k, v in summary.items() if k.endswith(".images")},
+    }
+
+
 def settings(run: Path) -> dict[str, Any]:
     """Of a run, those that its numbers are of."""
     import yaml
@@ -142,6 +161,15 @@ def page(record: Mapping[str, Any]) -> str:
     ]
     for run in record["coverage"].values():
         text += [covered(run)]
+    for name, how in record["networks"].items():
+        images = " and ".join(
+            f"{count} of {key.split('.')[1]}" for key, count in how["images"].items()
+        )
+        text += [
+            f"The text network `{name}` saw little: `{how['recipe']}` with size {how['size']} on "
+            f"{images}, {how['steps']} steps of {how['batch']} samples of {how['side']} pixels, "
+            f"{how['seconds'] / 60:.0f} minutes on this CPU. A trained one is not measured yet."
+        ]
     text += ["## What do tokens cost?", timed_about(record)]
     for size, rows in record["times"].items():
         text += [f"### {size}", timed(rows)]
@@ -218,6 +246,7 @@ def reading(record: Mapping[str, Any]) -> list[str]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--coverage", type=Path, nargs="+", default=[], help="runs to copy")
+    parser.add_argument("--network", type=Path, nargs="*", default=[], help="runs of text priors")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--seconds", type=float, default=90, help="of timing, for each input")
@@ -227,12 +256,15 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     runs = " ".join(map(str, arguments.coverage))
     command = f"python experiments/textscale_vit.py --coverage {runs}"
+    if arguments.network:
+        command += f" --network {' '.join(map(str, arguments.network))}"
     try:
         if arguments.coverage:
             device = resolve_device(arguments.device)
             record = started(arguments.results, command, device, arguments.commit, "times")
             record["threads"] = arguments.threads
             record["coverage"] = {run.name: coverage(run) for run in arguments.coverage}
+            record["networks"] = {str(run): training(run) for run in arguments.network}
             record["times"] = record["times"] or times(device, arguments.threads, arguments.seconds)
             atomic_write_json(arguments.results, record)
         atomic_write_text(arguments.out, page(read(arguments.results)))

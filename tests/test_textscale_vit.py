@@ -36,6 +36,8 @@ def record():
         "cover": {"patch": 16, "max_patch": 64, "legible": 12.0, "whole": 0.9},
         "priors": {"oracle": prior(0.75, 0.125), "gain": prior(0.5, 0.7)},
     }
+    network = {"recipe": "r", "size": "nano", "steps": 7, "batch": 8, "side": 64, "seconds": 120}
+    network["images"] = {"data.scenes.images": 3}
     return {
         "command": "measure this",
         "date": "2026-01-03",
@@ -44,6 +46,7 @@ def record():
         "threads": 1,
         "times": {"640x640": rows},
         "coverage": {"cover16": run},
+        "networks": {"runs/a": network},
     }
 
 
@@ -54,6 +57,7 @@ def test_a_page_says_what_the_results_say(record):
     assert "46 words of 10 ICDAR 2015 validation photographs" in text
     assert "| small | 640x640 | 1.0 | 20 | 1% |" in text
     assert "12 % of the tokens show every word" in text and "pixel gain takes 70 %" in text
+    assert "`runs/a` saw little: `r` with size nano on 3 of scenes, 7 steps of 8" in text
     quarter = 10.0 * 2**6  # of gain
     assert f"25% of the tokens take {quarter / 80:.0%} of the full grid's time, " in text
     assert "all of them take 4.00 times `small`'s" in text
