@@ -109,6 +109,7 @@ class Quadformer(VitWrapper):
 
     @property
     def any_size(self) -> bool:
+        """Whether images of other sizes are taken: where the ViT takes them."""
         return self.vit.dynamic_img_size
 
     def geometry_of(self, image_BCHW: Tensor) -> Geometry:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from adaptive.core.errors import UserError
 from adaptive.core.normalise import Normalise
-from adaptive.core.prior import Prior, build_prior
+from adaptive.core.prior import Prior
 from adaptive.core.solvers.quadtree import Geometry, Leaves
 
 STRIDES = (4, 8, 16, 32)
@@ -93,9 +93,9 @@ class VitBackbone(nn.Module):
         Args:
             prior: an expression of :func:`~adaptive.core.prior.build_prior`, or a prior.
         """
-        if isinstance(prior, str):
-            prior = build_prior(prior, offers={"vit": getattr(self.vit, "vit", self.vit)})
-        self.vit.set_prior(prior.to(next(self.levels.parameters()).device))
+        if not isinstance(prior, str):  # else the ViT makes it where it is itself
+            prior = prior.to(next(self.parameters()).device)
+        self.vit.set_prior(prior)
 
     def forward(
         self,

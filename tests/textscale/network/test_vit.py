@@ -68,6 +68,12 @@ def test_as_many_tokens_as_asked_for_where_the_prior_wants_them():
     assert not torch.allclose(net.spend(0.5, "random")(image_B3HW), by_prior)
 
 
+def test_the_finest_patches_need_no_larger_maps():
+    net = make_vit_net(NetSize("tiny_tokens", 16, patch=4)).spend(0.5, build_prior("centre"))
+    assert (net.geometry(64, 96).min_patch, net.multiple) == (4, 32)
+    assert net(torch.rand(1, 3, 64, 96)).shape == (1, 3, 16, 24)
+
+
 def test_a_prior_is_no_part_of_the_weights(tmp_path):
     """Its own weights are neither trained nor saved."""
     net = make_vit_net().spend(0.5, build_prior("text", net=make_net()))
