@@ -152,12 +152,12 @@ def page(record: Mapping[str, Any]) -> str:
         "# The text network on a ViT: cost and ceiling before training",
         "Written by `python experiments/textscale_vit.py` from [textscale_vit.json]"
         f"(results/textscale_vit.json), measured by `{record['command']}` ({device}, "
-        f"{record['date']}, commit `{(record['commit'] or '?')[:7]}`). No network was trained for "
-        "it: F is not measured yet. What there is answers whether a trained one is worth it.",
+        f"{record['date']}, commit `{(record['commit'] or '?')[:7]}`). No detector on a ViT was "
+        "trained for it: F is not measured yet. What is here says whether training one is worth it.",
         "## Which tokens do words need?",
         "A word is covered when its share of area below lies in patches that show it at the height "
-        "below, in pixels, or in the finest ones. The oracle knows the annotated words and splits "
-        "what they need; no quadtree covers all of them with fewer tokens.",
+        "below, in pixels, or in the finest ones. The oracle knows the annotated words: it splits "
+        "what they need first, and pixel gain says where tokens go that no word needs.",
     ]
     for run in record["coverage"].values():
         text += [covered(run)]
