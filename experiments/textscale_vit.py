@@ -153,7 +153,7 @@ def page(record: Mapping[str, Any]) -> str:
         "Written by `python experiments/textscale_vit.py` from [textscale_vit.json]"
         f"(results/textscale_vit.json), measured by `{record['command']}` ({device}, "
         f"{record['date']}, commit `{(record['commit'] or '?')[:7]}`). No detector on a ViT was "
-        "trained for it: F is not measured yet. What is here says whether training one is worth it.",
+        "trained for it: F is not measured yet. What is here says whether one is worth it.",
         "## Which tokens do words need?",
         "A word is covered when its share of area below lies in patches that show it at the height "
         "below, in pixels, or in the finest ones. The oracle knows the annotated words: it splits "
