@@ -37,6 +37,7 @@ TASK_MODULES = (
     "adaptive.textscale.config",
     "adaptive.textscale.data.config",
     "adaptive.textscale.evaluate.config",
+    "adaptive.textscale.tokens.config",
     "adaptive.textscale.train.config",
 )
 RECIPES = "recipes://adaptive.experiments"

@@ -39,6 +39,7 @@ SETTINGS = {
     "quadformer.md": ["quadformer_train", "quadformer_eval"],
     "puzzle-vit.md": ["puzzle_vit"],
     "textscale.md": ["textscale_detect", "textscale_eval", "textscale_train", "textscale_render"],
+    "text-tokens.md": ["textscale_tokens"],
     "costs.md": ["profile", "verify_costs"],
     "frontiers.md": ["frontiers"],
 }

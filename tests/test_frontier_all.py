@@ -16,15 +16,15 @@ from adaptive.core.errors import UserError
 
 FAMILIES = ("puzzle", "quadformer", "textscale")
 PUZZLE = {
-    "data": {"length": 24, "tokens": 1500, "validation_tokens": 300, "batch_size": 32},
+    "data": {"length": 24, "tokens": 1500, "validation_tokens": 300, "batch": 32},
     "distill": {"tokens": 300},
     "score": {"tokens": 200},
     "workload": {"batch": 2, "prompt": 16},
     "space": {"kv_heads": [1], "ffn_fractions": [0.5]},
     "cost": {"seconds": 0.5},
-    "verify": {"seconds": 0.1, "tighten": 0},
+    "verify": {"seconds": 0.1},
     "gkd": {"tokens": 600},
-    "search": {"frontier": [0.8]},
+    "search": {"frontier": [0.8], "tighten": 0},
 }
 
 

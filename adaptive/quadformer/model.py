@@ -34,7 +34,9 @@ Prior = Callable[[Tensor, Geometry], Tensor]
 class Quadformer(VitWrapper):
     """Wraps a timm ViT: as many tokens as asked for, in patches of several sizes.
 
-    With as many tokens as the ViT's grid has patches it computes what the ViT does.
+    With as many tokens as the ViT's grid has patches it computes what the ViT does. Of a ViT that
+    was made with ``dynamic_img_size=True`` it takes images of any sides that the coarsest patches
+    tile, with positions resampled as timm does it; tokens are then the same share of their grids.
 
     Args:
         vit: a plain timm ViT (class token or pooled, with registers, with rotary positions).
@@ -77,7 +79,9 @@ class Quadformer(VitWrapper):
         )
         self.set_prior(prior)
         self.num_tokens = self.geometry.cells if num_tokens is None else num_tokens
-        self._area_BN: Tensor | None = None  # of the last forward_features
+        # Of the last forward_features.
+        self._area_BN: Tensor | None = None
+        self._cells = self.geometry.cells
         self.train(vit.training)
 
     def set_prior(self, prior: str | Prior) -> None:
@@ -102,6 +106,35 @@ class Quadformer(VitWrapper):
             UserError: names the feasible neighbours.
         """
         self.geometry.splits(num_tokens)
+
+    @property
+    def any_size(self) -> bool:
+        """Whether images of other sizes are taken: where the ViT takes them."""
+        return self.vit.dynamic_img_size
+
+    def geometry_of(self, image_BCHW: Tensor) -> Geometry:
+        """The quadtrees of some images: the model's own, but for images of other sizes.
+
+        Raises:
+            UserError: sides that the coarsest patches do not tile.
+        """
+        height, width = image_BCHW.shape[2:]
+        if (height, width) == self.geometry.size or not self.any_size:
+            return self.geometry
+        return replace(self.geometry, height=height, width=width)
+
+    def tokens_of(self, geometry: Geometry, num_tokens: int | None = None) -> int:
+        """The number that a call asks for; None: as the model is set, for its share of the grid.
+
+        Raises:
+            UserError: a number that no quadtree of the geometry has.
+        """
+        if num_tokens is not None:
+            geometry.splits(num_tokens)
+            return num_tokens
+        if geometry == self.geometry:
+            return self.num_tokens
+        return geometry.nearest(self.num_tokens / self.geometry.cells * geometry.cells)
 
     def set_input_size(
         self,
@@ -156,7 +189,7 @@ class Quadformer(VitWrapper):
         prior: Any = self.prior
         if shared:
             prior = getattr(prior, "shared", prior)
-        return prior(self.pixels(image_BCHW), self.geometry)
+        return prior(self.pixels(image_BCHW), self.geometry_of(image_BCHW))
 
     def select(self, image_BCHW: Float[Tensor, "B 3 H W"], num_tokens: int | None = None) -> Leaves:
         """The leaves that the prior chooses, as many in each image.
@@ -164,9 +197,10 @@ class Quadformer(VitWrapper):
         Raises:
             UserError: an infeasible number, or scores that are NaN.
         """
-        tokens = self.tokens(num_tokens)
         self.check_image(image_BCHW)
-        return split_order(self.score(image_BCHW), self.geometry).leaves(tokens)
+        geometry = self.geometry_of(image_BCHW)
+        tokens = self.tokens_of(geometry, num_tokens)
+        return split_order(self.score(image_BCHW), geometry).leaves(tokens)
 
     def tokenize(
         self, image_BCHW: Float[Tensor, "B 3 H W"], num_tokens: int | None = None
@@ -174,7 +208,7 @@ class Quadformer(VitWrapper):
         """Prior, selection and embedding, without prefix tokens: what is done before the blocks."""
         leaves = self.select(image_BCHW, num_tokens)
         which_B1 = torch.arange(image_BCHW.shape[0], device=image_BCHW.device)[:, None]
-        tokens = self.tokenizer(self.vit, image_BCHW, self.geometry, leaves.node_BN, which_B1)
+        tokens = self.tokenizer(self.vit, image_BCHW, leaves.geometry, leaves.node_BN, which_B1)
         return tokens, leaves
 
     # ---- forward
@@ -214,6 +248,7 @@ class Quadformer(VitWrapper):
         """
         node_BN = self._nodes(image_BCHW, num_tokens, leaves)
         x_BLD, self._area_BN, _ = self._features(image_BCHW, node_BN)
+        self._cells = self.geometry_of(image_BCHW).cells
         return x_BLD
 
     def forward_head(
@@ -226,9 +261,9 @@ class Quadformer(VitWrapper):
             pre_logits: features instead of logits.
             leaves: of the tokens; None: those of the last :meth:`forward_features`.
         """
-        area_BN = self._area_BN if leaves is None else leaf_areas(leaves.node_BN, self.geometry)
+        area_BN = self._area_BN if leaves is None else leaf_areas(leaves.node_BN, leaves.geometry)
         P = self.num_prefix_tokens
-        expected = self.geometry.cells if area_BN is None else area_BN.shape[1]
+        expected = self._cells if area_BN is None else area_BN.shape[1]
         if x_BLD.shape[1] != P + expected:
             raise UserError(
                 f"forward_head got {x_BLD.shape[1] - P} patches and leaves for {expected}: give it "
@@ -277,7 +312,8 @@ class Quadformer(VitWrapper):
         P = self.num_prefix_tokens
         found: list[Any] = [y_BLD[:, P:] for y_BLD in outputs]
         if output_fmt == "NCHW":
-            found = [leaf_maps(y_BND, node_BN, self.geometry) for y_BND in found]
+            geometry = self.geometry_of(image_BCHW)
+            found = [leaf_maps(y_BND, node_BN, geometry) for y_BND in found]
         if return_prefix_tokens:
             found = [(y, y_BLD[:, :P]) for y, y_BLD in zip(found, outputs, strict=True)]
         return found if intermediates_only else (x_BLD, found)
@@ -299,22 +335,24 @@ class Quadformer(VitWrapper):
                 "give Leaves"
             )
         if leaves is not None:
-            self._check_leaves(leaves, leaves.node_BN.shape[0], image_BCHW.shape[0])
+            self._check_leaves(leaves, leaves.node_BN.shape[0], image_BCHW)
             if num_tokens is not None and num_tokens != leaves.num_tokens:
                 raise UserError(
                     f"num_tokens={num_tokens} and leaves for {leaves.num_tokens}: give one of them"
                 )
             num_tokens = leaves.num_tokens
-        tokens = self.tokens(num_tokens)
-        if tokens == self.geometry.cells:
+        geometry = self.geometry_of(image_BCHW)
+        tokens = self.tokens_of(geometry, num_tokens)
+        if tokens == geometry.cells:
             return None
         return (leaves or self.select(image_BCHW, tokens)).node_BN
 
-    def _check_leaves(self, leaves: Leaves | RaggedLeaves, images: int, batch: int) -> None:
-        if leaves.geometry != self.geometry or images != batch:
+    def _check_leaves(self, leaves: Leaves | RaggedLeaves, images: int, image_BCHW: Tensor) -> None:
+        batch, geometry = image_BCHW.shape[0], self.geometry_of(image_BCHW)
+        if leaves.geometry != geometry or images != batch:
             raise UserError(
                 f"leaves are of {images} images of {leaves.geometry}, the batch of {batch} of "
-                f"{self.geometry}: make them with the model's geometry"
+                f"{geometry}: make them with the model's geometry"
             )
 
     def _features(
@@ -327,10 +365,11 @@ class Quadformer(VitWrapper):
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """Tokens after the final norm, areas of the patches, and outputs of some blocks."""
         B, P = image_BCHW.shape[0], self.num_prefix_tokens
+        geometry = self.geometry_of(image_BCHW)
         which_B1 = torch.arange(B, device=image_BCHW.device)[:, None]
-        token_BMD = self.tokenizer(self.vit, image_BCHW, self.geometry, node_BM, which_B1)
+        token_BMD = self.tokenizer(self.vit, image_BCHW, geometry, node_BM, which_B1)
         x_BLD = torch.cat([prefix_tokens(self.vit, B).to(token_BMD.dtype), token_BMD], 1)
-        area_BM = None if node_BM is None else leaf_areas(node_BM, self.geometry)
+        area_BM = None if node_BM is None else leaf_areas(node_BM, geometry)
         keys = None
         if area_BM is not None and self.area_attention:
             # Padding is masked anyway; its own area keeps the logarithm finite.
@@ -339,13 +378,13 @@ class Quadformer(VitWrapper):
         if area_BM is not None and real_BM is not None:
             area_BM = area_BM * real_BM
             keys = replace(keys or Keys(), real_BL=F.pad(real_BM, (P, 0), value=True))
-        rope = leaf_rotations(self.vit, self.geometry, node_BM, P)
+        rope = leaf_rotations(self.vit, geometry, node_BM, P)
         x_BLD, outputs = run_blocks(self.vit, x_BLD, keys, rope, taken, stop)
         return self.vit.norm(x_BLD), area_BM, outputs
 
     def _ragged(self, image_BCHW: Tensor, leaves: RaggedLeaves) -> Tensor:
         self.check_image(image_BCHW)
-        self._check_leaves(leaves, leaves.lengths_B.shape[0], image_BCHW.shape[0])
+        self._check_leaves(leaves, leaves.lengths_B.shape[0], image_BCHW)
         if self.global_pool == "":
             raise UserError(
                 "a model without pooling has no common shape for leaves that differ in number: "
@@ -356,7 +395,7 @@ class Quadformer(VitWrapper):
         if self.training and torch.compiler.is_compiling():
             # One shape for all batches: lengths that follow from the images would make a program of
             # each step, and the host wait for them.
-            node_BM, real_BM = leaves.padded(self.geometry.cells)
+            node_BM, real_BM = leaves.padded(leaves.geometry.cells)
             x_BLD, area_BM, _ = self._features(image_BCHW, node_BM, real_BM=real_BM)
             return self._classify(x_BLD, area_BM)
         parts, places = [], []
@@ -371,20 +410,20 @@ class Quadformer(VitWrapper):
         """All images in one row; only the head sees them apart again."""
         row = PackedRow(leaves, self.num_prefix_tokens)
         token_TD = self.tokenizer(
-            self.vit, image_BCHW, self.geometry, leaves.node_T, leaves.image_T
+            self.vit, image_BCHW, leaves.geometry, leaves.node_T, leaves.image_T
         )
         prefix_BPD = prefix_tokens(self.vit, image_BCHW.shape[0]).to(token_TD.dtype)
         keys = Keys(offsets=row.offsets, longest=row.longest)
         if self.area_attention:
-            log_L = row.join(None, leaf_areas(leaves.node_T, self.geometry).log())
+            log_L = row.join(None, leaf_areas(leaves.node_T, leaves.geometry).log())
             keys = keys.biased(log_L[None], self._head_dim)
-        rope = leaf_rotations(self.vit, self.geometry, leaves.node_T[None], row.prefixes)
+        rope = leaf_rotations(self.vit, leaves.geometry, leaves.node_T[None], row.prefixes)
         if rope is not None:
             rope = rope[..., row.order_L, :]
         x_1LD, _ = run_blocks(self.vit, row.join(prefix_BPD, token_TD)[None], keys, rope)
         x_BLD = row.apart(self.vit.norm(x_1LD)[0])
-        node_BM, real_BM = leaves.padded(self.geometry.cells)
-        return self._classify(x_BLD, leaf_areas(node_BM, self.geometry) * real_BM)
+        node_BM, real_BM = leaves.padded(leaves.geometry.cells)
+        return self._classify(x_BLD, leaf_areas(node_BM, leaves.geometry) * real_BM)
 
     def _classify(self, x_BLD: Tensor, area_BN: Tensor | None, pre_logits: bool = False) -> Tensor:
         return classify(

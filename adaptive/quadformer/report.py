@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptive.core.report import Report, curves_of, curves_plot, frontier_plot
+from adaptive.core.report.mosaic import mosaic_plot
 from adaptive.core.run import StageContext
 from adaptive.quadformer.config import QuadformerEvalConfig, QuadformerTrainConfig
 from adaptive.quadformer.evaluate.stages import read_stage
-from adaptive.quadformer.mosaic import mosaic_plot
 
 ACCURACY, AGREEMENT = "top-1 accuracy (%)", "answers as at the full grid (%)"
 

@@ -74,7 +74,7 @@ class QuadtreeTokenizer(nn.Module):
 
     def _table(self, vit: Any, geometry: Geometry) -> Tensor | None:
         """What is added to each node's embedding, [V, D]."""
-        table_CD, table_VD = patch_positions(vit), None
+        table_CD, table_VD = patch_positions(vit, geometry.grid), None
         if table_CD is not None:
             table_VD = area_average(table_CD, geometry)
         if self.scale_embed is not None:

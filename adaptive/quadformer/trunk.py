@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.layers import PatchEmbed
+from timm.layers import PatchEmbed, resample_abs_pos_embed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -70,12 +70,24 @@ def embed_patches(vit: Any, patch_LCPP: Tensor) -> Tensor:
     return vit.patch_embed.norm(token_LD)
 
 
-def patch_positions(vit: Any) -> Float[Tensor, "cells D"] | None:
-    """Absolute positions of the patches of the ViT's grid; None where it has none."""
+def patch_positions(
+    vit: Any, grid: tuple[int, int] | None = None
+) -> Float[Tensor, "cells D"] | None:
+    """Absolute positions of the patches of a grid; None where the ViT has none.
+
+    Args:
+        vit: whose positions they are.
+        grid: rows and columns, to which the ViT's own are resampled as timm does it; None: its own.
+    """
     if vit.pos_embed is None:
         return None
     prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
-    return vit.pos_embed[0, prefix:]
+    own, table_1LD = vit.patch_embed.grid_size, vit.pos_embed
+    if grid is not None and grid != own:
+        table_1LD = resample_abs_pos_embed(
+            table_1LD, new_size=list(grid), old_size=list(own), num_prefix_tokens=prefix
+        )
+    return table_1LD[0, prefix:]
 
 
 def prefix_tokens(vit: Any, batch: int) -> Float[Tensor, "B P D"]:

@@ -95,6 +95,11 @@ class VitWrapper(nn.Module):
         return height, width
 
     @property
+    def any_size(self) -> bool:
+        """Whether images of other sizes are taken as they are."""
+        return False
+
+    @property
     def patch_size(self) -> int:
         """Side of the ViT's patches in pixels."""
         return self.vit.patch_embed.proj.kernel_size[0]
@@ -216,7 +221,7 @@ class VitWrapper(nn.Module):
                 f"images of {image_BCHW.dtype}: scale them to [0, 1] and normalise them, as "
                 "timm.data's transforms do"
             )
-        if shape[2:] != self.img_size:
+        if shape[2:] != self.img_size and not self.any_size:
             height, width = self.img_size
             raise UserError(
                 f"images of {shape[2]} x {shape[3]} pixels for a model of {height} x {width}: "

@@ -28,7 +28,7 @@ def detect_stages(config: TextDetectConfig) -> list[Stage]:
         UserError: images that are not there.
     """
     made_of = [open_files(config.input, "input").identity(), config]
-    made_of += [_identity(config.detector), _identity(config.prior, "prior.path")]
+    made_of += [detector_identity(config.detector), detector_identity(config.prior, "prior.path")]
     return [
         Stage("detect", partial(detection.detect, config), (), made_of),
         Stage("report", partial(report_folder, config), ("detect",), [config]),
@@ -44,9 +44,9 @@ def eval_stages(config: TextEvalConfig) -> list[Stage]:
     """
     for name in config.baselines:
         BASELINES[name]
-    images = comparison.open_images(config).identity()
-    detector = [images, config.detector, _identity(config.detector)]
-    both = [*detector, config.prior, _identity(config.prior, "prior.path"), config.adapt]
+    images = comparison.open_images(config.data, config.seed).identity()
+    detector = [images, config.detector, detector_identity(config.detector)]
+    both = [*detector, config.prior, detector_identity(config.prior, "prior.path"), config.adapt]
     stride = config.adapt.stride
     return [
         Stage(
@@ -67,7 +67,7 @@ def eval_stages(config: TextEvalConfig) -> list[Stage]:
     ]
 
 
-def _identity(detector: DetectorConfig, setting: str = "detector.path") -> Any:
+def detector_identity(detector: DetectorConfig, setting: str = "detector.path") -> Any:
     """What decides a detector's weights and its curve, as far as sizes and times of files tell.
 
     Raises:

@@ -29,9 +29,9 @@ from IPython.display import display
 from PIL import Image
 
 import adaptive.quadformer as quadformer
+from adaptive.core.report.mosaic import mosaic_plot
 from adaptive.quadformer.data import square
 from adaptive.quadformer.models import Normalise
-from adaptive.quadformer.mosaic import mosaic_plot
 
 # %matplotlib inline
 

@@ -194,6 +194,26 @@ def test_maps_of_the_full_grid_are_the_vits(kind):
         torch.testing.assert_close(one, other, **EXACT)
 
 
+@pytest.mark.parametrize("kind", ["vit_tiny_patch16_224", "eva02_tiny_patch14_224"])
+def test_images_of_any_sides_are_the_vits(kind):
+    """Where the ViT takes them; positions are resampled for each call, and stay as they are."""
+    settings = {"img_size": 64, "patch_size": 8, "dynamic_img_size": True}
+    vit = tiny_vit(kind, **settings)
+    model = Quadformer(tiny_vit(kind, **settings), num_tokens=16)
+    image_BCHW = torch.rand(2, 3, 96, 160)
+    with torch.no_grad():
+        expected = vit(image_BCHW)
+        torch.testing.assert_close(model(image_BCHW, num_tokens=240), expected, **EXACT)
+        features_BLD = model.forward_features(image_BCHW)  # a quarter of this grid, too
+        assert features_BLD.shape[1] == model.num_prefix_tokens + 60
+        torch.testing.assert_close(model.forward_head(features_BLD), model(image_BCHW))
+        assert model(torch.rand(1, 3, 64, 64)).shape == (1, 7) and model.img_size == (64, 64)
+    with pytest.raises(UserError, match="num_tokens=17 is not feasible for 96 x 160"):
+        model(image_BCHW, num_tokens=17)
+    with pytest.raises(UserError, match="not tiled by patches of 32"):
+        model(torch.rand(1, 3, 96, 150))
+
+
 def test_recomputed_activations_have_the_same_gradients():
     gradients = []
     for recompute in (False, True):

@@ -49,9 +49,22 @@ def test_it_is_the_networks_and_stays_as_it_is():
     torch.testing.assert_close(saliency_Bhw, expected_Bhw)
 
 
+@pytest.mark.parametrize(("side", "cells"), [(0, (24, 32)), (64, (12, 16)), (999, (24, 32))])
+def test_a_small_copy_is_enough(side, cells):
+    """Of which the network tells scales half as large; what they need is judged in the image."""
+    prior = build_prior("text", net=make_net(), side=side)
+    image_BCHW = torch.rand(1, 3, 96, 128)
+    saliency_Bhw = prior.saliency(image_BCHW, Geometry(96, 128, min_patch=8, max_patch=32))
+    assert saliency_Bhw.shape[1:] == cells
+    small, large = maps(8, slice(30, 34), slice(20, 40)), maps(16, slice(30, 34), slice(20, 40))
+    assert float(need(*small, 0.5).max()) == pytest.approx(float(need(*large).max()))
+
+
 def test_it_needs_a_network():
     with pytest.raises(UserError, match="text needs the setting net="):
         build_prior("text")
+    with pytest.raises(UserError, match=r"text\(side=-1\) must be a long side"):
+        build_prior("text", net=make_net(), side=-1)
     with pytest.raises(UserError, match="net=nowhere: there are no weights"):
         build_prior("text(net='nowhere')")
 

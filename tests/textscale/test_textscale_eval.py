@@ -83,7 +83,7 @@ def test_rendered_scenes_need_no_data(tmp_path):
 
 def test_rendered_scenes_are_told_apart_by_number_and_seed():
     settings = [("2", 0), ("2", 0), ("3", 0), ("2", 1)]
-    sets = [open_images(load_eval(f"data.images=render:{n}", f"seed={s}")) for n, s in settings]
+    sets = [open_images(load_eval(f"data.images=render:{n}").data, s) for n, s in settings]
     marks = [str(images.identity()) for images in sets]
     assert marks[0] == marks[1] and len(set(marks)) == 3 and len(sets[2]) == 3
 

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from adaptive.core.report import Report, frontier_plot
+from adaptive.core.report.mosaic import mosaic_plot
 from adaptive.core.report.style import house_style
 from adaptive.core.run import StageContext
 from adaptive.quadformer.config import QuadformerDemoConfig
-from adaptive.quadformer.mosaic import mosaic_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

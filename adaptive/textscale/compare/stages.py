@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from adaptive.core.run import StageContext, atomic_path, atomic_write_json
 from adaptive.textscale.adaptive_detector import AdaptiveDetector
 from adaptive.textscale.baselines import BASELINES
 from adaptive.textscale.compare.methods import Measured, heights_found, run_adaptive, run_baseline
-from adaptive.textscale.config import TextEvalConfig, rendered
+from adaptive.textscale.config import TextData, TextEvalConfig, rendered
 from adaptive.textscale.data.config import RENDERED, SCENE
 from adaptive.textscale.data.labelled import LabelledImages, Sample
 from adaptive.textscale.data.samples import RenderedImages
@@ -32,23 +33,25 @@ PICTURES = "pictures.safetensors"
 PICTURED = 3  # photographs that the page shows
 
 
-def open_images(config: TextEvalConfig) -> LabelledImages | RenderedImages:
-    """The annotated images.
+def open_images(data: TextData, seed: int = 0) -> LabelledImages | RenderedImages:
+    """The annotated images; ``seed`` decides those that are rendered.
 
     Raises:
         UserError: they are not there, or annotations are wrong.
     """
-    if config.data.images.startswith(RENDERED):
-        return RenderedImages(rendered(config.data.images), config.seed, SCENE)
-    root = Path(config.data.root).expanduser()
-    gt = None if config.data.gt is None else root / config.data.gt
-    settings = "data.images", "data.gt"
-    return LabelledImages(root / config.data.images, gt, config.data.format, settings)
+    if data.images.startswith(RENDERED):
+        return RenderedImages(rendered(data.images), seed, SCENE)
+    root = Path(data.root).expanduser()
+    gt = None if data.gt is None else root / data.gt
+    return LabelledImages(root / data.images, gt, data.format, ("data.images", "data.gt"))
 
 
 def single_scales(config: TextEvalConfig, context: StageContext) -> None:
     """The detector on whole images at each long side, and the recall curve that follows."""
-    images, detector = open_images(config), build_detector(config.detector, context.device)
+    images, detector = (
+        open_images(config.data, config.seed),
+        build_detector(config.detector, context.device),
+    )
     table: dict[str, Any] = {}
     heights, found = [np.zeros(0)], [np.zeros(0, bool)]
     for side in config.sides:
@@ -76,7 +79,10 @@ def single_scales(config: TextEvalConfig, context: StageContext) -> None:
 
 def other_methods(config: TextEvalConfig, context: StageContext) -> None:
     """Tiles, fixed zooms and the like."""
-    images, detector = open_images(config), build_detector(config.detector, context.device)
+    images, detector = (
+        open_images(config.data, config.seed),
+        build_detector(config.detector, context.device),
+    )
     mapper = _mapper(config, detector, context.device)
     table: dict[str, Any] = {}
     for name, settings in config.baselines.items():
@@ -90,7 +96,10 @@ def other_methods(config: TextEvalConfig, context: StageContext) -> None:
 
 def second_look(config: TextEvalConfig, context: StageContext) -> None:
     """The adaptive detector, with its prior and with one that knows the words."""
-    images, detector = open_images(config), build_detector(config.detector, context.device)
+    images, detector = (
+        open_images(config.data, config.seed),
+        build_detector(config.detector, context.device),
+    )
     adaptive = AdaptiveDetector(
         detector,
         _mapper(config, detector, context.device),
@@ -122,12 +131,10 @@ def second_look(config: TextEvalConfig, context: StageContext) -> None:
     atomic_write_json(context.dir / UNREADABLE, images.unreadable)
 
 
-def keep_pictures(images: LabelledImages, measured: Measured, path: Path) -> None:
-    """Writes the first photographs that could be read, with their words, for the page."""
+def keep_pictures(images: Iterable[Sample], measured: Measured, path: Path) -> None:
+    """Writes the first images that can be read, with their words, for the page."""
     kept: dict[str, np.ndarray] = {}
-    readable = [i for i, name in enumerate(images.names) if name not in images.unreadable]
-    for number, index in enumerate(readable[:PICTURED]):
-        _, image_HW3, words = images[index]
+    for number, (_, image_HW3, words) in enumerate(itertools.islice(images, PICTURED)):
         found_N, care_N = measured.matches[number].found_N, measured.matches[number].care_N
         regions = measured.regions[number].padded_R4[:, [0, 1, 2, 1, 2, 3, 0, 3]]
         kept |= {

@@ -27,7 +27,7 @@ def save_net(net: TextNet, path: str | Path, *, half: bool = False) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
-    for name, value in net.state_dict().items():
+    for name, value in net.weights().items():
         value = value.detach().cpu().contiguous()
         tensors[name] = value.half() if half and value.is_floating_point() else value
     with atomic_path(path) as temporary:

@@ -38,8 +38,6 @@ class TextDetector:
         compile: compile the network, once for each size of image.
     """
 
-    multiple = MULTIPLE
-
     def __init__(
         self,
         net: TextNet,
@@ -62,6 +60,7 @@ class TextDetector:
         self.device, self.half = device, on_gpu if half is None else half
         # Channels last is what convolutions of the CPU and of a GPU's half precision work in.
         self.net = net.to(device, memory_format=torch.channels_last).eval()  # type: ignore
+        self.multiple = net.multiple
         self.forward: Any = torch.compile(self.net, dynamic=False) if compile else self.net
 
     def __call__(self, image_HW3: UInt8[ndarray, "H W 3"]) -> Detections:
@@ -85,9 +84,11 @@ class TextDetector:
         found: dict[int, TextMaps] = {}
         groups: dict[tuple[int, int], list[int]] = {}
         for number, image_HW3 in enumerate(images):
-            groups.setdefault(padded_size(*image_HW3.shape[:2]), []).append(number)
+            height, width = image_HW3.shape[:2]
+            size = padded_size(height, width, self.multiple)
+            groups.setdefault(size, []).append(number)
         for numbers in groups.values():
-            image_BHW3 = np.stack([padded(images[n], MULTIPLE) for n in numbers])
+            image_BHW3 = np.stack([padded(images[n], self.multiple) for n in numbers])
             output_B3hw = self._forward(torch.from_numpy(image_BHW3)).cpu().numpy()
             for number, output_3hw in zip(numbers, output_B3hw, strict=True):
                 found[number] = _cropped(output_3hw, *images[number].shape[:2])
@@ -105,9 +106,9 @@ class TextDetector:
         return output_B3hw
 
 
-def padded_size(height: int, width: int) -> tuple[int, int]:
-    """The least sides that the network takes, in pixels."""
-    return -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE
+def padded_size(height: int, width: int, multiple: int = MULTIPLE) -> tuple[int, int]:
+    """The least sides that a network takes, in pixels, and that hold an image of these."""
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
 def _cropped(output_3hw: ndarray, height: int, width: int) -> TextMaps:

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from adaptive.core.errors import UserError
 from adaptive.core.run import atomic_path
-from adaptive.textscale.network.net import BORDER, MULTIPLE, SCALE, TEXT, TextNet
+from adaptive.textscale.network.net import BORDER, SCALE, TEXT, TextNet
 
 IMAGE = "image"
 OUTPUTS = ("probability", "border", "log_scale")
 
 
 def export_onnx(net: TextNet, path: str | Path) -> Path:
-    """Writes a network for ONNX Runtime and other engines.
+    """Writes a network for ONNX Runtime and other engines; one that spends tokens with all of them.
 
-    The input ``image`` is float [B, 3, H, W], RGB in [0, 1], H and W multiples of 32; the outputs
+    The input ``image`` is float [B, 3, H, W], RGB in [0, 1], H and W multiples of the network's
+    ``multiple``, 32 of a convolutional one; the outputs
     ``probability``, ``border`` and ``log_scale`` are [B, H/4, W/4], see
     :class:`~adaptive.textscale.words.TextMaps`.
 
@@ -38,7 +39,7 @@ def export_onnx(net: TextNet, path: str | Path) -> Path:
     """
     path, training = Path(path), net.training
     sides = {
-        name: MULTIPLE * torch.export.Dim(f"{name}_in_{MULTIPLE}", min=2, max=4096)
+        name: net.multiple * torch.export.Dim(f"{name}_in_{net.multiple}", min=2, max=4096)
         for name in ("height", "width")
     }
     shape = {0: torch.export.Dim("batch", min=1), 2: sides["height"], 3: sides["width"]}
@@ -46,7 +47,7 @@ def export_onnx(net: TextNet, path: str | Path) -> Path:
         # Two images, not square: of one, the exporter would conclude that there is always one.
         program = torch.onnx.export(
             _Maps(net).eval(),
-            (torch.zeros(2, 3, 3 * MULTIPLE, 4 * MULTIPLE),),
+            (torch.zeros(2, 3, 3 * net.multiple, 4 * net.multiple),),
             dynamo=True,
             verbose=False,
             input_names=[IMAGE],
@@ -75,6 +76,6 @@ class _Maps(nn.Module):
     def forward(
         self, image_B3HW: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B h w"], Float[Tensor, "B h w"], Float[Tensor, "B h w"]]:
-        output_B3hw = self.net(image_B3HW)
+        output_B3hw = self.net(image_B3HW, share=1.0)
         text_Bhw, border_Bhw = output_B3hw[:, TEXT].sigmoid(), output_B3hw[:, BORDER].sigmoid()
         return text_Bhw, border_Bhw, output_B3hw[:, SCALE]

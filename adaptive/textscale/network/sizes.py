@@ -12,12 +12,15 @@ class NetSize:
     """What tells one size of :class:`~adaptive.textscale.network.TextNet` from another.
 
     Attributes:
-        backbone: name in timm of a network with features at strides 4, 8, 16 and 32.
+        backbone: name in timm, of a network with features at strides 4, 8, 16 and 32 or of a ViT.
+            Names that other packages register with timm count, such as Quadformer's.
         channels: of the pyramid and of the head.
+        patch: side of a ViT's (finest) patches in pixels, 4, 8, 16 or 32; None: the model's own.
     """
 
     backbone: str
     channels: int
+    patch: int | None = None
 
 
 SIZES: Registry[NetSize] = Registry("size of a text network")
@@ -26,3 +29,6 @@ SIZES: Registry[NetSize] = Registry("size of a text network")
 # channels at stride 4. (ResNet-18 takes about ten times the time of the nano one.)
 SIZES.register("nano")(NetSize("mobilenetv4_conv_small", 48))
 SIZES.register("small")(NetSize("hgnetv2_b0", 96))
+# ViTs that can spend their tokens where text is; with all of them they are timm's plain ones.
+SIZES.register("vit")(NetSize("quadformer_tiny_patch16_256", 96))
+SIZES.register("vit_small")(NetSize("quadformer_small_patch16_256", 96))

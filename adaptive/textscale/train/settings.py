@@ -15,14 +15,30 @@ MULTIPLE = 32
 class NetConfig:
     """The network and what its weights start from."""
 
-    size: str = "small"  # nano or small
+    size: str = "small"  # nano, small, vit or vit_small
+    # another backbone than the size's: a name in timm, of a ViT (or one that spends tokens, such as
+    # quadformer_small_patch16_256) or of a network with features at strides 4, 8, 16 and 32
+    backbone: str | None = None
+    # of a backbone that spends tokens: shares of the full grid, of which each step draws one, so
+    # that one network serves all of them
+    tokens: list[float] = field(default_factory=lambda: [1.0])
+    prior: str = "gain"  # where they are spent, as "gain" or "text(net='runs/textscale', side=480)"
     # null: random; timm: the backbone's weights that timm has for its name; else the directory of
     # a finished textscale_train run or a file that it wrote, whose size counts then
     init: str | None = None
 
     def validate(self) -> None:
-        """Raises UserError for a size that there is not."""
+        """Raises UserError for a size that there is not, or shares that mean nothing."""
         SIZES[self.size]
+        if not self.tokens or any(not 0 < each <= 1 for each in self.tokens):
+            raise UserError(
+                f"net.tokens={list(self.tokens)} must be shares of the full grid, above 0 to 1"
+            )
+        if self.backbone is not None and self.init not in (None, "timm"):
+            raise UserError(
+                f"net.backbone={self.backbone} is that of net.init={self.init}, whatever it is: "
+                "set one of them"
+            )
 
 
 @dataclass
@@ -142,6 +158,7 @@ class DetectConfig:
     threshold: float = 0.5  # probability above which a cell is in a word's core
     box_threshold: float = 0.5  # least mean probability in a core
     grow: float = 1.0  # factor of the distance by which cores are grown to words
+    tokens: float = 1.0  # share of the full grid that a backbone with a choice spends
     pictures: int = 4  # images whose maps the report draws
 
     def validate(self) -> None:
@@ -149,3 +166,5 @@ class DetectConfig:
         positive("detect", self, "long_side")
         not_negative("detect", self, "grow", "pictures")
         share("detect", self, "threshold", "box_threshold")
+        if not 0 < self.tokens <= 1:
+            raise UserError(f"detect.tokens={self.tokens} must lie above 0, to 1")

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adaptive.core.errors import UserError
 from adaptive.core.run import StageContext, atomic_path, atomic_write_json, say
 from adaptive.core.training import record_line
 from adaptive.textscale.data.labelled import LabelledImages
+from adaptive.textscale.network.sizes import SIZES
 from adaptive.textscale.train.config import TextTrainConfig
 from adaptive.textscale.train.settings import SourceConfig
 from adaptive.textscale.words import short_sides
+
+if TYPE_CHECKING:
+    from adaptive.textscale.network.net import TextNet
 
 VALID = "valid"
 MISSED = "missed.json"
@@ -67,9 +73,8 @@ def mine(config: TextTrainConfig, context: StageContext) -> None:
     from adaptive.textscale.network.checkpoint import load_net
     from adaptive.textscale.train.validate import make_detector, validate
 
-    detector = make_detector(
-        load_net(str(config.net.init), "net.init"), config.detect, context.device
-    )
+    net = _with_prior(load_net(str(config.net.init), "net.init"), config)
+    detector = make_detector(net, config.detect, context.device)
     missed, words, count = {}, 0, 0
     for name in used(config):
         if name == VALID:
@@ -113,9 +118,20 @@ def train(config: TextTrainConfig, context: StageContext) -> None:
 
     torch.manual_seed(config.seed)  # of the weights, whatever was drawn before
     if config.net.init in (None, "timm"):
-        net = TextNet(config.net.size, pretrained=config.net.init == "timm")
+        size = SIZES[config.net.size]
+        if config.net.backbone is not None:
+            size = replace(size, backbone=config.net.backbone)
+        net = TextNet(size, pretrained=config.net.init == "timm")
     else:
         net = load_net(str(config.net.init), "net.init")
+    if config.sample.side % net.multiple:
+        raise UserError(
+            f"sample.side={config.sample.side} must be a multiple of {net.multiple}, the side of "
+            "the backbone's coarsest patches"
+        )
+    net = _with_prior(net, config)
+    if min(config.net.tokens) < 1:
+        net.spend(min(config.net.tokens))  # refuses a backbone without a choice
     sources = [
         Source(open_images(config, name), config.data.train[name].share, anchors)
         for name, anchors in _anchors(config, context).items()
@@ -128,6 +144,7 @@ def train(config: TextTrainConfig, context: StageContext) -> None:
         context.dir,
         context.device,
         config.data.workers,
+        config.net.tokens,
         log,
         watch,
     )
@@ -140,7 +157,7 @@ def train(config: TextTrainConfig, context: StageContext) -> None:
         {
             "train.steps": trainer.step,
             "train.seconds": trainer.seconds,
-            "net.params": sum(weight.numel() for weight in net.parameters()),
+            "net.params": sum(w.numel() for w in net.parameters() if w.requires_grad),
         }
     )
 
@@ -161,7 +178,8 @@ def evaluate(config: TextTrainConfig, context: StageContext) -> None:
     from adaptive.textscale.network.checkpoint import load_net
     from adaptive.textscale.train.validate import make_detector, shrunk, validate
 
-    detector = make_detector(load_net(context.input("export")), config.detect, context.device)
+    net = _with_prior(load_net(context.input("export")), config)
+    detector = make_detector(net, config.detect, context.device)
     images = open_images(config, VALID)
     tracked = context.track(images, len(images), "detect", "image")
     found = validate(detector, tracked, config.detect.long_side)
@@ -187,6 +205,11 @@ def evaluate(config: TextTrainConfig, context: StageContext) -> None:
         with atomic_path(context.dir / "pictures.safetensors") as path:
             save_file({name: np.ascontiguousarray(each) for name, each in drawn.items()}, path)
     atomic_write_json(context.dir / "score.json", score)
+
+
+def _with_prior(net: TextNet, config: TextTrainConfig) -> TextNet:
+    """The network with the prior that decides where its tokens are spent, if it has a choice."""
+    return net.spend(net.share, config.net.prior if net.spends_tokens else None)
 
 
 def _anchors(config: TextTrainConfig, context: StageContext) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from adaptive.core.errors import UserError
+from adaptive.core.run import stage_seed
 from adaptive.core.training import Stop, load_checkpoint, save_checkpoint, warmup_cosine
 from adaptive.textscale.network.net import TextNet
 from adaptive.textscale.train.losses import losses
@@ -44,6 +46,8 @@ class Trainer:
         device: where to train.
         workers: processes that make samples.
         log: called as ``log(step=..., loss=..., ...)`` about every ten seconds.
+        shares: of the tokens of the full grid, for a backbone that spends them; each step draws one
+            by its number.
         on_validate: called with the trainer after every ``config.validate_steps`` and at the end.
 
     Raises:
@@ -56,6 +60,7 @@ class Trainer:
     work: Path
     device: str = "cpu"
     workers: int = 0
+    shares: Sequence[float] = (1.0,)
     log: Callable[..., None] = lambda **_: None
     on_validate: Callable[[Trainer], None] = lambda _: None
 
@@ -67,6 +72,10 @@ class Trainer:
         self.optimizer = _optimizer(self.net, self.config, fused=self.on_gpu)
         self.ema = self._averaged() if self.config.ema else None
         compiled = self.on_gpu if self.config.compile is None else self.config.compile
+        if compiled and len(self.shares) > 1:
+            # One program for each number of tokens, as static shapes are what makes them quick.
+            dynamo: Any = torch._dynamo.config  # pyrefly: ignore[implicit-import]
+            dynamo.recompile_limit = max(dynamo.recompile_limit, len(self.shares) + 2)
         self.forward: Any = torch.compile(self._loss, dynamic=False) if compiled else self._loss
 
     @property
@@ -122,11 +131,12 @@ class Trainer:
         image_B3HW = image_B3HW.to(self.device, non_blocking=True)
         target_B5hw = target_B5hw.to(self.device, non_blocking=True)
         totals: dict[str, Tensor] = {}
+        share = random.Random(stage_seed(self.samples.seed, f"tokens {step}")).choice(self.shares)
         parts = zip(
             image_B3HW.chunk(config.accumulate), target_B5hw.chunk(config.accumulate), strict=True
         )
         for image_b3HW, target_b5hw in parts:
-            loss, found = self.forward(image_b3HW, target_b5hw)
+            loss, found = self.forward(image_b3HW, target_b5hw, share)
             (loss / config.accumulate).backward()
             for name, value in found.items():
                 totals[name] = totals.get(name, 0) + value.detach() / config.accumulate
@@ -147,10 +157,12 @@ class Trainer:
             step, config.steps, config.warmup_steps, config.learning_rate, config.learning_rate_end
         )
 
-    def _loss(self, image_B3HW: Tensor, target_B5hw: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(
+        self, image_B3HW: Tensor, target_B5hw: Tensor, share: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         image_B3HW = image_B3HW.float().div(255).contiguous(memory_format=torch.channels_last)
         with self._autocast():
-            output_B3hw = self.net(image_B3HW)
+            output_B3hw = self.net(image_B3HW, share)
         found = losses(output_B3hw, target_B5hw)
         loss = torch.stack(list(found.values())).sum()
         return loss, {"loss": loss, **found}
@@ -183,9 +195,10 @@ class Trainer:
 
 def _optimizer(net: nn.Module, config: TrainConfig, fused: bool) -> torch.optim.AdamW:
     """AdamW; biases and scales of normalisation have no weight decay."""
+    weights = [w for w in net.parameters() if w.requires_grad]  # those of a prior stay
     groups = [
-        {"params": [w for w in net.parameters() if w.ndim > 1]},
-        {"params": [w for w in net.parameters() if w.ndim <= 1], "weight_decay": 0.0},
+        {"params": [w for w in weights if w.ndim > 1]},
+        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused

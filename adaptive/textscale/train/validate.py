@@ -40,9 +40,9 @@ class Validation:
 
 
 def make_detector(net: TextNet, config: DetectConfig, device: str) -> TextDetector:
-    """A network as validation uses it."""
+    """A network as validation uses it, with the prior that it has."""
     return TextDetector(
-        net,
+        net.spend(config.tokens),
         threshold=config.threshold,
         box_threshold=config.box_threshold,
         grow=config.grow,

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_text import make_net
+from tiny_vit_net import make_vit_net
 
 from adaptive.textscale.canvas import padded
 from adaptive.textscale.network import TextDetector, export_onnx
@@ -74,12 +75,15 @@ def test_compiled_maps_are_eager_ones(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiling")
-def test_the_onnx_file_takes_any_images(tmp_path):
+@pytest.mark.parametrize("make", [make_net, lambda: make_vit_net().spend(0.5)], ids=["cnn", "vit"])
+def test_the_onnx_file_takes_any_images(tmp_path, make):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    net = make_net().train()
+    net = make().train()
     session = onnxruntime.InferenceSession(export_onnx(net, tmp_path / "net.onnx"))
     assert net.training
+    if net.spends_tokens:
+        net.spend(1.0)
     net.eval()
     for shape in ((1, 3, 64, 64), (3, 3, 32, 96)):
         image_B3HW = torch.rand(shape)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+import tiny_vit_net  # noqa: F401 (registers tiny_tokens with timm)
 import torch
 from tiny_text import SIZE, Scenes, make_net
 
@@ -70,6 +72,15 @@ def test_end_to_end(data, tmp_path, capsys):
     assert capsys.readouterr().err.count("done before, kept") == 5  # all but the report
 
 
+def test_a_vit_that_spends_tokens_is_trained_at_several_shares(data, tmp_path):
+    changes = ["net.backbone=tiny_tokens", "net.tokens=[1,0.5]", "net.prior=centre"]
+    changes += ["detect.tokens=0.5", "~data.train.photographs", "data.valid.images=valid"]
+    trained = adaptive.load("textscale_vit", *data, *SMALL, *changes).run(tmp_path / "run")
+    assert trained.summary["train.steps"] == 4 and 0 <= trained.summary["f"] <= 1
+    net = load_net(tmp_path / "run")
+    assert net.size == replace(SIZE, backbone="tiny_tokens") and net.spends_tokens
+
+
 def test_words_of_photographs_that_cannot_be_read_are_not_mined(data, tmp_path):
     (tmp_path / "train/s1.png").write_bytes(b"damaged")
     save_net(make_net(), tmp_path / "net.safetensors")
@@ -99,6 +110,16 @@ def test_mistakes_are_told(data, tmp_path):
         load("train.accumulate=3")
     with pytest.raises(UserError, match="train.warmup_steps=4 must be below train.steps=4"):
         load("train.warmup_steps=4")
+    with pytest.raises(UserError, match="net.tokens=.*must be shares of the full grid"):
+        load("net.tokens=[1,0]")
+    with pytest.raises(UserError, match="detect.tokens=2.0 must lie above 0, to 1"):
+        load("detect.tokens=2")
+    with pytest.raises(UserError, match="net.backbone=tiny_tokens is that of net.init=there"):
+        load("net.backbone=tiny_tokens", "net.init=there")
+    with pytest.raises(UserError, match="'test_efficientnet' .* has no choice of tokens"):
+        load("net.tokens=[0.5]").run(tmp_path / "run")
+    with pytest.raises(UserError, match="sample.side=96 must be a multiple of 64"):
+        load("net.backbone=quadformer_tiny_patch16_256", "sample.side=96").run(tmp_path / "run")
     with pytest.raises(UserError, match="there are no weights"):
         load("net.init=nowhere").run(tmp_path / "run")
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptive.core.report.mosaic import mosaic_plot, seen
 from adaptive.core.solvers.quadtree import Geometry
-from adaptive.quadformer.mosaic import mosaic_plot, seen
 
 GEOMETRY = Geometry(16, 16, 4, 8)
 
