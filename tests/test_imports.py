@@ -66,3 +66,24 @@ def test_a_small_problem_is_solved_without_a_solver_library():
 def test_a_name_of_a_family_brings_what_it_needs_and_no_more():
     code = "from adaptive.llm_puzzle import SpaceConfig, search_space"
     assert brought(code) & HEAVY == set() and "numpy" in brought(code)
+
+
+FIRST = {  # what a user imports first decides which of the other library is half imported
+    "from transformers import LlamaForCausalLM": "transformers",
+    "from transformers import GPT2LMHeadModel, BertModel": "transformers",
+    "import transformers.modeling_layers": "transformers",
+    "from transformers import Trainer": "transformers",
+    "from timm.models.vision_transformer import VisionTransformer": "timm",
+    "import timm.layers": "timm",
+}
+KNOWN = {
+    "transformers": "from transformers import AutoConfig, AutoModel\n"
+    "AutoConfig.for_model('adaptive_puzzle')",
+    "timm": "import timm\nassert timm.list_models('quadformer_*')",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", FIRST)
+def test_other_libraries_know_our_models_whatever_of_them_is_imported_first(first):
+    brought(f"import adaptive\n{first}\n{KNOWN[FIRST[first]]}")

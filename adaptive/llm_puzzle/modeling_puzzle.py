@@ -32,14 +32,19 @@ from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import (
-    LlamaRMSNorm,
-    LlamaRotaryEmbedding,
-    apply_rotary_pos_emb,
-    eager_attention_forward,
-)
 
 Rope = tuple[torch.Tensor, torch.Tensor]
+
+
+def llama() -> Any:
+    """The module of transformers' Llama, whose parts are used as they are.
+
+    It needs all of transformers, and this file may be executed when that is half imported: as soon
+    as models can be registered. So it is imported where layers are made.
+    """
+    from transformers.models.llama import modeling_llama
+
+    return modeling_llama
 
 
 class PuzzleModelConfig(PretrainedConfig):
@@ -124,6 +129,7 @@ class PuzzleAttention(nn.Module):
         super().__init__()
         self.config = config
         self.layer_idx = cache_slot
+        self.rotate, self.eager = llama().apply_rotary_pos_emb, llama().eager_attention_forward
         self.head_dim = config.head_dim
         self.sliding_window = spec.get("sliding_window")
         self.scaling = self.head_dim**-0.5
@@ -136,8 +142,8 @@ class PuzzleAttention(nn.Module):
         self.v_proj = nn.Linear(hidden, key, bias=config.qkv_bias)
         self.o_proj = nn.Linear(query, hidden, bias=config.o_bias)
         if config.qk_norm:
-            self.q_norm = LlamaRMSNorm(self.head_dim, eps=config.rms_norm_eps)
-            self.k_norm = LlamaRMSNorm(self.head_dim, eps=config.rms_norm_eps)
+            self.q_norm = llama().LlamaRMSNorm(self.head_dim, eps=config.rms_norm_eps)
+            self.k_norm = llama().LlamaRMSNorm(self.head_dim, eps=config.rms_norm_eps)
 
     def heads(
         self,
@@ -158,11 +164,11 @@ class PuzzleAttention(nn.Module):
             q_BTND, k_BTKD = self.q_norm(q_BTND), self.k_norm(k_BTKD)
         q_BNTD, k_BKTD = q_BTND.transpose(1, 2), k_BTKD.transpose(1, 2)
         v_BKTD = self.v_proj(x_BTH).view(split).transpose(1, 2)
-        q_BNTD, k_BKTD = apply_rotary_pos_emb(q_BNTD, k_BKTD, *rope)
+        q_BNTD, k_BKTD = self.rotate(q_BNTD, k_BKTD, *rope)
         if cache is not None:
             k_BKTD, v_BKTD = cache.update(k_BKTD, v_BKTD, self.layer_idx)
         attend = attend or ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation or "eager", eager_attention_forward
+            self.config._attn_implementation or "eager", self.eager
         )
         o_BTND, _ = attend(
             self,
@@ -238,14 +244,14 @@ class PuzzleLayer(nn.Module):
         self.self_attn: Any = None
         self.mlp: Any = None
         if attention["kind"] != "no_op":
-            self.input_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+            self.input_layernorm = llama().LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
             self.self_attn = (
                 PuzzleAttention(config, attention, cache_slot)
                 if attention["kind"] == "gqa"
                 else PuzzleLinearAttention(config)
             )
         if ffn["kind"] != "no_op":
-            self.post_attention_layernorm = LlamaRMSNorm(
+            self.post_attention_layernorm = llama().LlamaRMSNorm(
                 config.hidden_size, eps=config.rms_norm_eps
             )
             self.mlp = (
@@ -295,9 +301,9 @@ class PuzzleModel(PuzzlePreTrainedModel):
             layers.append(PuzzleLayer(config, block, cache_slot))
             cache_slot += block["attention"]["kind"] == "gqa"
         self.layers = nn.ModuleList(layers)
-        self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = llama().LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         # It reads sizes and rotary parameters, which both configurations call the same.
-        self.rotary_emb = LlamaRotaryEmbedding(cast(LlamaConfig, config))
+        self.rotary_emb = llama().LlamaRotaryEmbedding(cast(LlamaConfig, config))
         self.post_init()
 
     def masks(

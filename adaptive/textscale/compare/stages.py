@@ -118,7 +118,6 @@ def second_look(config: TextEvalConfig, context: StageContext) -> None:
     heights = {name: {**asdict(band), "recall": band.recall} for name, band in bands.items()}
     told = {"pass1_recall": prior.recall, "scale_error": prior.scale_error, "heights": heights}
     atomic_write_json(context.dir / ABOUT, told)
-    keep_pictures(images, measured, context.dir / PICTURES)
     context.summary({"overhead_ms": 1e3 * float(np.median(measured.overhead))})
     context.summary({"images": len(measured.words), "unreadable": len(images.unreadable)})
     if config.oracle:
@@ -129,6 +128,7 @@ def second_look(config: TextEvalConfig, context: StageContext) -> None:
         context.summary({f"oracle.{name}": value for name, value in ceiling.items()})
     atomic_write_json(context.dir / "table.json", table)
     atomic_write_json(context.dir / UNREADABLE, images.unreadable)
+    keep_pictures(images, measured, context.dir / PICTURES)  # begins the list of unreadable anew
 
 
 def keep_pictures(images: Iterable[Sample], measured: Measured, path: Path) -> None:
