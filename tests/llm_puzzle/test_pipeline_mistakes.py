@@ -24,7 +24,7 @@ BEFORE_ANYTHING = {
     "data.temperature=0": "data.temperature=0.0 must be above 0",
     "distill.init=random": "distill.init='random' is unknown, choose one of paper, ridge",
     "score.metric=mmlu": "score.metric='mmlu' is unknown",
-    "baselines=[magic]": "baselines='magic' is unknown",
+    "baselines=[magic]": "baselines: unknown baseline 'magic'",
     "search.rounds=0": "search.rounds=0 must be at least 1",
     "search.n_solutions=0": "search.n_solutions=0 must be at least 1",
     "search.interactions=-1": "search.interactions=-1 must not be negative",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from adaptive.textscale.baselines import BASELINES
 from adaptive.textscale.compare.methods import Measured, heights_found, run_adaptive, run_baseline
 from adaptive.textscale.config import TextData, TextEvalConfig, rendered
 from adaptive.textscale.data.config import RENDERED, SCENE
+from adaptive.textscale.data.images import UnreadableImage
 from adaptive.textscale.data.labelled import LabelledImages, Sample
 from adaptive.textscale.data.samples import RenderedImages
 from adaptive.textscale.detector import as_mapper
@@ -128,13 +129,14 @@ def second_look(config: TextEvalConfig, context: StageContext) -> None:
         context.summary({f"oracle.{name}": value for name, value in ceiling.items()})
     atomic_write_json(context.dir / "table.json", table)
     atomic_write_json(context.dir / UNREADABLE, images.unreadable)
-    keep_pictures(images, measured, context.dir / PICTURES)  # begins the list of unreadable anew
+    keep_pictures(images, measured, context.dir / PICTURES)
 
 
-def keep_pictures(images: Iterable[Sample], measured: Measured, path: Path) -> None:
+def keep_pictures(images: LabelledImages | RenderedImages, measured: Measured, path: Path) -> None:
     """Writes the first images that can be read, with their words, for the page."""
     kept: dict[str, np.ndarray] = {}
-    for number, (_, image_HW3, words) in enumerate(itertools.islice(images, PICTURED)):
+    first = itertools.islice(_readable(images), PICTURED)
+    for number, (_, image_HW3, words) in enumerate(first):
         found_N, care_N = measured.matches[number].found_N, measured.matches[number].care_N
         regions = measured.regions[number].padded_R4[:, [0, 1, 2, 1, 2, 3, 0, 3]]
         kept |= {
@@ -145,6 +147,16 @@ def keep_pictures(images: Iterable[Sample], measured: Measured, path: Path) -> N
         }
     with atomic_path(path) as temporary:
         save_file({name: np.ascontiguousarray(array) for name, array in kept.items()}, temporary)
+
+
+def _readable(images: LabelledImages | RenderedImages) -> Iterator[Sample]:
+    """Those that can be read; unlike an iteration of the set, notes none that cannot."""
+    for index in range(len(images)):
+        try:
+            sample = images[index]
+        except UnreadableImage:
+            continue
+        yield sample
 
 
 def refuse_unreadable(config: TextEvalConfig, context: StageContext) -> None:

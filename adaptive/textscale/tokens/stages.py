@@ -22,7 +22,8 @@ from adaptive.core.solvers.quadtree import Geometry, SplitOrder, split_order
 from adaptive.textscale.baselines import BASELINES, Baseline
 from adaptive.textscale.compare.methods import Measured, run_baseline
 from adaptive.textscale.compare.stages import open_images
-from adaptive.textscale.data.labelled import Sample
+from adaptive.textscale.data.labelled import LabelledImages, Sample
+from adaptive.textscale.data.samples import RenderedImages
 from adaptive.textscale.detector import as_mapper
 from adaptive.textscale.detectors import build_detector
 from adaptive.textscale.evaluate.by_height import BANDS, recall_by_height
@@ -239,7 +240,7 @@ def _whole_images(detector: Any, side: int, multiple: int) -> Baseline:
 
 def _gmac(
     detector: Any,
-    images: Iterable[Sample],
+    images: LabelledImages | RenderedImages,
     look: Baseline,
     told: Callable[[Any], Iterable[Sample]],
 ) -> float | None:
