@@ -75,22 +75,21 @@ class Pair(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Sums over the batch's tokens of every term, [4] in the order of :data:`TERMS`."""
-        real_BT = batch.real_BT
         distances_2 = torch.zeros(2, device=batch.ids_BT.device)
         ours_BTH = theirs_MH = torch.empty(0)
         parents = hidden_states(self.parent, batch)
         for ours_BTH in hidden_states(self.child, batch, self.recompute):
             with torch.no_grad():
-                theirs_MH = next(parents)[real_BT]
+                theirs_MH = batch.real(next(parents))
             # Computed again in the backward pass: else every layer would keep several copies of
             # its states in single precision.
-            distances_2 = distances_2 + _again(_distances, ours_BTH, theirs_MH, real_BT)
+            distances_2 = distances_2 + _again(_distances, batch.real(ours_BTH), theirs_MH)
         kl, lm = head_losses(
-            ours_BTH[real_BT],
+            batch.real(ours_BTH),
             self.child.lm_head.weight,
             theirs_MH,
             self.parent.lm_head.weight,
-            batch.target_BT[real_BT],
+            batch.target_M,
         )
         return torch.cat([distances_2, torch.stack([kl, lm])])
 
@@ -110,21 +109,19 @@ def hidden_states(
     rope = inner.rotary_emb(x_BTH, position_ids=batch.positions_BT)
     options: dict[str, Any] = {}
     masks: dict[int | None, Any] = {}
-    if batch.documents is None:
+    if batch.groups is None:
         masks = inner.masks(x_BTH, batch.positions_BT)
     else:
-        options = {"attend": attend_by_document, "documents": batch.documents}
+        options = {"attend": attend_by_document, "documents": batch.groups}
     for i, layer in enumerate(inner.layers, 1):
         run = partial(_again, layer) if recompute else layer
         x_BTH = run(x_BTH, rope, mask=masks.get(layer.sliding_window), **options)
         yield inner.norm(x_BTH) if i == len(inner.layers) else x_BTH
 
 
-def _distances(
-    ours_BTH: torch.Tensor, theirs_MH: torch.Tensor, real_BT: torch.Tensor
-) -> torch.Tensor:
+def _distances(ours_MH: torch.Tensor, theirs_MH: torch.Tensor) -> torch.Tensor:
     """Sums over tokens of 1 - cos and of the normalised squared error, [2]."""
-    a_MH, b_MH = ours_BTH[real_BT].float(), theirs_MH.float()
+    a_MH, b_MH = ours_MH.float(), theirs_MH.float()
     similarity_M = nn.functional.cosine_similarity(a_MH, b_MH, dim=-1)
     energy_M = b_MH.square().sum(-1).clamp(min=torch.finfo(b_MH.dtype).tiny)
     error_M = (a_MH - b_MH).square().sum(-1) / energy_M

@@ -14,7 +14,7 @@ from adaptive.core.run import digest
 from adaptive.core.run.ranks import Ranks
 from adaptive.llm_puzzle.data import Rows, steps_for
 from adaptive.llm_puzzle.gkd.checkpoint import Checkpoint
-from adaptive.llm_puzzle.gkd.loss import GKDLoss, Pair
+from adaptive.llm_puzzle.gkd.loss import TERMS, GKDLoss, Pair
 from adaptive.llm_puzzle.gkd.packing import Batch, micro_batches
 from adaptive.llm_puzzle.gkd.weights import LocalWeights, Weights
 from adaptive.llm_puzzle.group_trainer import schedule
@@ -118,6 +118,24 @@ def _phases(rows: Rows, long_rows: Rows | None, config: GKDConfig) -> list[Phase
     return phases
 
 
+@dataclass(frozen=True)
+class _Record:
+    """What a step has to say, or nothing."""
+
+    step: int = -1
+    loss: GKDLoss | None = None
+    rate: float = 0.0
+    tokens: int = 0
+
+    def write(self, log: Callable[..., None]) -> _Record:
+        """Logs it; nothing is left to say."""
+        if self.loss is not None:
+            values = torch.stack(list(vars(self.loss).values())).tolist()
+            terms = dict(zip(TERMS, values, strict=True))
+            log(self.step, **terms, lr=self.rate, tokens=float(self.tokens))
+        return _Record()
+
+
 class _Training:
     """Weights, optimiser and counters of a distillation."""
 
@@ -148,24 +166,31 @@ class _Training:
         )
         for _ in range(self.step):  # seen before the interruption
             next(batches)
+        # Batches are laid out on the host, and a step is logged while the next one computes: to ask
+        # a GPU for anything is to wait until it has nothing left to do.
+        rows, waiting = phase.rows.to(torch.device("cpu")), _Record()
         for index in track(batches, phase.steps - self.step):
             rate = phase.learning_rate * schedule(self.step, phase.steps, self.config.warmup)
-            documents = phase.rows.select(index)
+            documents = rows.select(index)
             loss = self._update(documents, rate)
-            self.step += 1
+            waiting.write(log)
             self.tokens += documents.tokens
-            terms = {name: float(value) for name, value in vars(loss).items()}
-            log(phase.first + self.step - 1, **terms, lr=rate, tokens=float(self.tokens))
-            self._save(done=self.step == phase.steps)
+            waiting = _Record(phase.first + self.step, loss, rate, self.tokens)
+            self.step += 1
+            if self._due(done=self.step == phase.steps):
+                waiting = waiting.write(log)
+                self._save()
+        waiting.write(log)
 
     def _update(self, documents: Rows, rate: float) -> GKDLoss:
         """One optimiser step; the loss is averaged over the tokens of all micro-batches."""
+        config, device = self.config, torch.device(self.ranks.device)
         batches = micro_batches(
-            documents, self.config.packing, self.config.micro_batch, self.ranks.world
+            documents, config.packing, config.micro_batch, self.ranks.world, device
         )
         tokens = sum(batch.tokens for batch in batches)
         predicted = sum(batch.predicted for batch in batches)
-        sums_4 = torch.zeros(4, device=self.ranks.device)
+        sums_4 = torch.zeros(4, device=device)
         for batch in self._share(batches):
             found_4 = self.pair(batch)
             loss = GKDLoss.average(found_4, tokens, predicted).total(self.config)
@@ -221,13 +246,15 @@ class _Training:
         if "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.ranks.device)
 
-    def _save(self, done: bool) -> None:
-        """Saves when it is time, and at the end if saving has begun."""
+    def _due(self, done: bool) -> bool:
+        """When it is time to save, and at the end if saving has begun."""
         if self.checkpoint is None:
-            return
+            return False
         due = self.checkpoint.due() or (done and self.checkpoint.directory.is_dir())
-        if not self.ranks.broadcast(due):
-            return
+        return self.ranks.broadcast(due)
+
+    def _save(self) -> None:
+        assert self.checkpoint is not None
         tensors = {"random.cpu": torch.get_rng_state()}
         if self._fused:
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.ranks.device)

@@ -71,8 +71,9 @@ class LocalWeights:
 
     @torch.no_grad()
     def publish(self) -> None:
-        for weight, master in self._copies:
-            weight.copy_(master)
+        if self._copies:
+            weights, masters = zip(*self._copies, strict=True)
+            torch._foreach_copy_(weights, masters)  # one kernel for many small weights
 
     def finish(self) -> None:
         for hook in self._hooks:

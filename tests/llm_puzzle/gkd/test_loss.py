@@ -77,7 +77,7 @@ def test_packed_rows_have_the_loss_of_single_rows(make_child, parent, rows, name
 
 def test_packing_drops_padding_and_keeps_every_token(rows):
     packed, padded = Batch.packed(rows), Batch.padded(rows)
-    assert packed.ids_BT.shape == (1, rows.tokens) and packed.real_BT.all()
+    assert packed.ids_BT.shape == (1, rows.tokens) and packed.real_M is None
     assert torch.equal(padded.ids_BT, rows.ids_NT)
     for batch in (packed, padded):
         assert batch.tokens == rows.tokens and batch.predicted == rows.tokens - len(rows)
