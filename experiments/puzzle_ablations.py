@@ -2,21 +2,25 @@
 
     python experiments/puzzle_ablations.py run --recipe puzzle_small --dir runs/ablations
     python experiments/puzzle_ablations.py join ONE.json OTHER.json
+    python experiments/puzzle_ablations.py measure --recipe puzzle_small
     python experiments/puzzle_ablations.py page
 
 ``run`` goes through the cells below and adds each to ``experiments/results/puzzle_ablations.json``
 as soon as it is done; started again, it goes on with those that are missing (``--studies`` picks,
 ``--seconds`` stops in time, trailing overrides go to every run). Cells that share a library are
 runs in one directory, so it is made once. Seeds share nothing, so several processes can share a
-GPU, each with ``--seeds`` and an ``--out`` of its own; ``join`` makes their files one. ``page``
-writes ``experiments/puzzle_ablations.md`` from that file: tables, and for each direction that the
-paper reports whether it holds here.
+GPU, each with ``--seeds`` and an ``--out`` of its own; ``join`` makes their files one. As what runs
+side by side cannot be timed, children keep to the budget by the costs of their blocks, and
+``measure`` times those of the first study afterwards, one by one beside the parent. ``page`` writes
+``experiments/puzzle_ablations.md`` from the results: tables, and for each direction that the paper
+reports whether it holds here.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import sys
 import time
@@ -31,7 +35,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout witho
 # Installed as a part of adaptive, which the type checker does not know.
 import adaptive  # noqa: E402
 from adaptive.core import InfeasibleError, UserError  # noqa: E402
-from adaptive.core.run import atomic_write_json, atomic_write_text, environment  # noqa: E402
+from adaptive.core.run import (  # noqa: E402
+    Experiment,
+    RunDir,
+    atomic_write_json,
+    atomic_write_text,
+    environment,
+    resolve_device,
+    run_stages,
+)
+from adaptive.core.run.share import take_stages  # noqa: E402
 from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
 from adaptive.experiments.records import (  # noqa: E402 # pyrefly: ignore[missing-import]
     commit_of,
@@ -46,6 +59,9 @@ SPEEDS = ("1.3x", "1.75x", "2.5x")
 MIDDLE, FAST = SPEEDS[1], SPEEDS[2]
 ALLOCATORS = ("uniform", "greedy", "marginal", "max_params", "random")
 NO_BASELINES = "baselines=[]"
+NO_CHECK = "search.tighten=0"  # of latency, beside other runs on the device
+LEFT_OUT = ("verify", "export", "report")  # stages that say nothing of quality
+MEASURED = "allocation"  # the study whose children are timed
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,7 @@ class Cell:
 
     def arguments(self) -> list[str]:
         """Overrides of the recipe, the budget and the seed among them."""
-        own = [f"budget.latency={self.speed}", f"seed={self.seed}"]
+        own = [f"budget.latency={self.speed}", f"seed={self.seed}", NO_CHECK]
         if not any(override.startswith("baselines=") for override in self.overrides):
             own.append(NO_BASELINES)
         return [*own, *self.overrides]
@@ -144,10 +160,13 @@ def run(arguments: argparse.Namespace) -> None:
             sys.exit(f"stopped after {arguments.seconds:g} s, before {cell.key}: run it again")
         directory = Path(arguments.dir) / f"{cell.library}-{cell.seed}"
         launched = time.perf_counter()
+        blocks: dict[str, Any] = {}
         try:
-            summary = (
-                adaptive.load(arguments.recipe, *common, *cell.arguments()).run(directory).summary
-            )
+            experiment = adaptive.load(arguments.recipe, *common, *cell.arguments())
+            summary = run_quietly(experiment, directory)
+            if cell.study == MEASURED:
+                found = directory / "artifacts" / "search" / "architectures.json"
+                blocks = {"architectures": json.loads(found.read_text())}
         except InfeasibleError as error:
             # A budget out of a space's reach is a result; anything else stops the script.
             summary = {"error": str(error)}
@@ -158,9 +177,57 @@ def run(arguments: argparse.Namespace) -> None:
             "commit": commit_of(about, arguments.commit),
             "seconds": round(seconds, 1),
             "summary": {key: value for key, value in summary.items() if _kept(key)},
+            **blocks,
         }
         atomic_write_json(arguments.out, record)
         print(f"=== {cell.key}: {seconds:.0f} s", flush=True)
+
+
+def run_quietly(experiment: Experiment, directory: Path) -> dict[str, Any]:
+    """The summary of a run, without the stages that only deploy and show its child.
+
+    What its neighbours in the same place have done already, calibration above all, it takes over.
+    """
+    config = experiment.config
+    stages = [stage for stage in experiment.stages() if stage.name not in LEFT_OUT]
+    take_stages(stages, directory, sorted(directory.parent.glob("*")), seed=config.seed)
+    run = RunDir(directory)
+    with run.opened(config, experiment.command, experiment.overrides):
+        return run_stages(stages, run, seed=config.seed, device=config.device)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Times the children of the first study that are not timed yet, each beside its parent."""
+    from adaptive.core import Workload
+    from adaptive.llm_puzzle.blocks import BlockOption
+    from adaptive.llm_puzzle.latency import make_clock
+    from adaptive.llm_puzzle.parent import parent_config, parent_directory
+    from adaptive.llm_puzzle.realise import child_config
+    from adaptive.llm_puzzle.shapes import DTYPES
+    from adaptive.llm_puzzle.verify import measure_pair
+
+    record = read(arguments.out)
+    config: Any = adaptive.load(arguments.recipe, *arguments.overrides).config
+    parent = parent_config(parent_directory(config.parent))
+    workload = Workload(config.workload.batch, config.workload.prompt, config.workload.output)
+    clock = make_clock(config.cost, resolve_device(config.device))
+    known: dict[str, float] = {}
+    for key, cell in record["cells"].items():
+        children = {n: blocks for n, blocks in cell.get("architectures", {}).items() if blocks}
+        if "measured" in cell or not children:
+            continue
+        cell["measured"] = {}
+        for name, blocks in children.items():
+            mark = json.dumps(blocks)  # several allocators may choose the same child
+            if mark not in known:
+                child = child_config(parent, [BlockOption.from_config(b) for b in blocks])
+                found = measure_pair(
+                    parent, child, workload, DTYPES[config.dtype], clock, arguments.seconds
+                )
+                known[mark] = found.speedup
+            cell["measured"][name] = known[mark]
+        print(key, {name: f"{value:.3f}x" for name, value in cell["measured"].items()}, flush=True)
+        atomic_write_json(arguments.out, record)
 
 
 KEPT = ("child.", "baseline.", "parent.", "speedup.", "library.loss", "additivity.", "error")
@@ -203,11 +270,13 @@ class Results:
         """A number of all seeds that have it, as text; a dash where no seed has."""
         prefix = f"{study}/{name}/{speed}/"
         cells = (c for k, c in self.record["cells"].items() if k.startswith(prefix))
-        values = [cell["summary"].get(key) for cell in cells]
-        found = [float(value) for value in values if value is not None]
-        if len(found) < 2:
-            return f"{found[0]:.3f}" if found else "-"
-        return f"{sum(found) / len(found):.3f} ({min(found):.3f} to {max(found):.3f})"
+        return _mean([cell["summary"].get(key) for cell in cells])
+
+    def measured(self, name: str, speed: str) -> str:
+        """The measured speed-up of an allocator's child, as text."""
+        prefix = f"{MEASURED}/all/{speed}/"
+        cells = (c for k, c in self.record["cells"].items() if k.startswith(prefix))
+        return _mean([cell.get("measured", {}).get(name) for cell in cells])
 
     def pairs(self, study: str, names: tuple[str, str], speed: str, key: str) -> list[float]:
         """Differences (second minus first) seed by seed."""
@@ -224,6 +293,13 @@ class Results:
         return [second[seed] - first[seed] for seed in both]
 
 
+def _mean(values: Sequence[float | None]) -> str:
+    found = [float(value) for value in values if value is not None]
+    if len(found) < 2:
+        return f"{found[0]:.3f}" if found else "-"
+    return f"{sum(found) / len(found):.3f} ({min(found):.3f} to {max(found):.3f})"
+
+
 def allocation(results: Results) -> str:
     """Loss after the same distillation, by allocator and budget."""
 
@@ -233,9 +309,14 @@ def allocation(results: Results) -> str:
 
     rows = [[name, *(at(name, speed) for speed in SPEEDS)] for name in ("mip", *ALLOCATORS)]
     kl = [results.get("allocation", "all", speed, "child.kl.gkd") for speed in SPEEDS]
-    measured = [results.get("allocation", "all", speed, "speedup.measured") for speed in SPEEDS]
-    rows += [["KL of the MIP's child", *kl], ["its measured speed-up", *measured]]
-    return table(["loss (nats/token)", *SPEEDS], rows)
+    rows.append(["KL of the MIP's child", *kl])
+    losses = table(["loss (nats/token)", *SPEEDS], rows)
+    promised = [results.get("allocation", "all", speed, "speedup.predicted") for speed in SPEEDS]
+    rows = [["promised to the MIP's child", *promised]]
+    for name in ("child", *ALLOCATORS):
+        label = "mip" if name == "child" else name
+        rows.append([label, *(results.measured(name, speed) for speed in SPEEDS)])
+    return f"{losses}\n\n{table(['measured speed-up', *SPEEDS], rows)}"
 
 
 def rows_of(study: str, names: Sequence[str], speed: str) -> Callable[[Results], str]:
@@ -379,6 +460,11 @@ def main(argv: list[str] | None = None) -> None:
     running.add_argument("--commit", help="what is measured, where there is no git")
     running.add_argument("--out", type=Path, default=RESULTS)
     running.add_argument("overrides", nargs="*", help="of every run")
+    measuring = verbs.add_parser("measure", help="time the children, alone on the device")
+    measuring.add_argument("--recipe", default="puzzle_small")
+    measuring.add_argument("--out", type=Path, default=RESULTS, help="results, which get the times")
+    measuring.add_argument("--seconds", type=float, default=3.0, help="for each child")
+    measuring.add_argument("overrides", nargs="*", help="as of run")
     joining = verbs.add_parser("join", help="make several files of results one")
     joining.add_argument("files", nargs="+", type=Path)
     joining.add_argument("--out", type=Path, default=RESULTS)
@@ -387,8 +473,8 @@ def main(argv: list[str] | None = None) -> None:
     writing.add_argument("--out", type=Path, default=PAGE)
     arguments = parser.parse_args(argv)
     try:
-        if arguments.what == "run":
-            run(arguments)
+        if arguments.what in ("run", "measure"):
+            {"run": run, "measure": measure}[arguments.what](arguments)
             return
         if arguments.what == "join":
             atomic_write_json(arguments.out, join(arguments.files))

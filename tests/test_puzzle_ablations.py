@@ -8,11 +8,19 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+import torch
+from puzzle_runs import SETTINGS
+from tiny_puzzle import SHAPE, character_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import adaptive
 from adaptive.core import InfeasibleError
 from adaptive.experiments import puzzle_ablations as ablations
 
+BLOCKS = [
+    {"attention": {"kind": "no_op"}, "ffn": {"kind": "mlp", "intermediate_size": 64}}
+    for _ in range(8)
+]
 CELLS = list(ablations.cells(tokens=1024))
 SEED = [cell for cell in CELLS if cell.seed == 0]
 
@@ -71,11 +79,15 @@ def runs(monkeypatch):
             names = set_to["baselines"].strip("[]").split(",")
             summary = {"child.loss.gkd": loss, "child.loss.bld": loss + 1, "noise": 1.0}
             summary |= {f"baseline.{name}.loss": loss + 0.5 for name in names if name}
-            return SimpleNamespace(summary=summary)
+            found = directory / "artifacts" / "search" / "architectures.json"
+            found.parent.mkdir(parents=True, exist_ok=True)
+            found.write_text(json.dumps({"child": BLOCKS, "random": None, "greedy": BLOCKS}))
+            return summary
 
         return SimpleNamespace(run=run)
 
     monkeypatch.setattr(ablations.adaptive, "load", loaded)
+    monkeypatch.setattr(ablations, "run_quietly", lambda loaded, path: loaded.run(path))
     return done
 
 
@@ -126,6 +138,47 @@ def test_seeds_measured_apart_are_joined(tmp_path, runs):
     start(tmp_path, "--studies", "rounds", "--", "gkd.tokens=1", out="changed")
     with pytest.raises(SystemExit, match="changed: its command is .*gkd.tokens=1, that of .*other"):
         ablations.main(["join", other, str(tmp_path / "changed"), "--out", both])
+
+
+def test_children_are_timed_once_and_afterwards(tmp_path, runs, monkeypatch):
+    timed = []
+
+    def pair(parent, child, workload, dtype, clock, seconds):
+        timed.append(child)
+        return SimpleNamespace(speedup=1.0 + len(timed))
+
+    monkeypatch.setattr("adaptive.llm_puzzle.verify.measure_pair", pair)
+    start(tmp_path, "--studies", "allocation", "rounds")
+    out = ["--out", str(tmp_path / "results.json")]
+    for _ in range(2):
+        ablations.main(["measure", "--recipe", "puzzle_tiny", *out])
+    (child,) = timed
+    assert child.blocks == BLOCKS
+    cells = json.loads((tmp_path / "results.json").read_text())["cells"]
+    assert all(cells[f"allocation/all/{speed}/0"]["measured"] for speed in ablations.SPEEDS)
+    assert cells["allocation/all/1.3x/0"]["measured"] == {"child": 2.0, "greedy": 2.0}
+    assert "measured" not in cells["rounds/1/2.5x/0"]
+    text = ablations.page({**ablations.read(tmp_path / "results.json")})
+    assert "| mip | 2.000 | 2.000 | 2.000 |" in text and "| random | - | - | - |" in text
+
+
+def test_cells_leave_out_what_says_nothing_of_quality_and_share_calibration(tmp_path):
+    """Real runs, of the smallest kind."""
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**SHAPE)).save_pretrained(tmp_path / "parent")
+    character_tokenizer().save_pretrained(tmp_path / "parent")
+    common = (*SETTINGS, "baselines=[]", ablations.NO_CHECK)
+    files = []
+    for init in ("ridge", "paper"):
+        run = tmp_path / "runs" / init
+        loaded = adaptive.load(
+            "puzzle_tiny", f"parent={tmp_path / 'parent'}", *common, f"distill.init={init}"
+        )
+        summary = ablations.run_quietly(loaded, run)
+        assert summary["child.loss.gkd"] > 0 and "speedup.measured" not in summary
+        assert not (run / "artifacts" / "report").exists()
+        files.append(run / "artifacts" / "calibration" / "train.safetensors")
+    assert files[0].samefile(files[1])
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,8 @@ def checker(
     table: MeasuredTable | None,
     checks: list[dict[str, float]],
 ) -> Callable[[int, np.ndarray], float] | None:
-    """Measures the latency of a choice on the device; None where latency comes from elsewhere.
+    """Measures the latency of a choice on the device; None where latency comes from elsewhere, or
+    is not to be measured before the child is made (``search.tighten``).
 
     Args:
         run: the run.
@@ -257,7 +258,7 @@ def checker(
         table: that measurements are added to.
         checks: is added to, the predicted and the measured latency of each choice.
     """
-    if table is None:
+    if table is None or not run.config.search.tighten:
         return None
     config, parent = run.config, run.parent_config
 

@@ -164,7 +164,9 @@ class SearchConfig:
     solver: str = "mip"
     gap: float = 1e-4
     time_limit: float = 60.0
-    tighten: int = 2  # further searches, at most, where a measured latency misses the budget
+    # further searches, at most, where a measured latency misses the budget; 0: none, and latency is
+    # not measured before the child is made
+    tighten: int = 2
     isotonic: bool = True  # repair ladders on which a cheaper option scores better: that is noise
     # searches, each after the first by scores taken again around the child of the one before
     rounds: int = 1

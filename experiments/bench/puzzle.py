@@ -3,11 +3,14 @@
     python experiments/bench/puzzle.py --model llama-3-8b --out RESULT.json   # H100, 5 minutes
     python experiments/bench/puzzle.py --hidden 256 --tokens 1024 --length 128 --searched 0 4 7
 
-Scoring is compared with a loop of whole forward passes, which knows the parent's last hidden
-states and has the replaced layer at hand (``full_forward``); both in turns, same tokens, same
-metrics, same device, medians. Local distillation is told in tokens a second and as a share of the
-device's peak (MFU): FLOPs of trained sub-blocks (forward and backward) and of the frozen halves
-(forward, and the gradient of their input), scores of attention counted dense, over wall time.
+Scoring is compared with a loop of whole forward passes, which has the replaced layer at hand, as
+ours has, and with one that knows the parent's last hidden states too (``full_forward``); both in
+turns, same tokens, same metrics, same device, medians. Told are seconds a replacement and seconds
+for the scores of all pairs of options, of which ``subblock`` measures a part and adds up the rest.
+
+Local distillation is told in tokens a second and as a share of the device's peak (MFU): FLOPs of
+trained sub-blocks (forward and backward) and of the frozen halves (forward, and the gradient of
+their input), scores of attention counted dense, over wall time.
 """
 
 from __future__ import annotations
@@ -34,19 +37,27 @@ from adaptive.llm_puzzle.group_trainer import Speed
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
 from adaptive.llm_puzzle.plan import from_shape
-from adaptive.llm_puzzle.score import ScoreSpeed, score_library
+from adaptive.llm_puzzle.score import ScoreSpeed, replacements, score_library
 from adaptive.llm_puzzle.settings import DistillConfig, ScoreConfig, ShapeConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 from adaptive.llm_puzzle.walk import build
 
 
 class RandomLibrary(Library):
-    """Gives untrained variants: to write and read those of a whole model takes minutes."""
+    """Has untrained variants at hand, the same for every layer: to make, write and read those of a
+    whole model takes minutes."""
+
+    def __init__(self, directory: Path):
+        super().__init__(directory)
+        self._made: dict[AttentionOption | FFNOption, PuzzleLayer] = {}
 
     def load(
         self, model: PuzzleForCausalLM, layer: int, option: AttentionOption | FFNOption
     ) -> PuzzleLayer:
-        return build(model, option).eval().requires_grad_(False)
+        if option not in self._made:
+            with model.device:
+                self._made[option] = build(model, option).eval().requires_grad_(False)
+        return self._made[option]
 
 
 def random_parent(shape: ShapeConfig, device: str, dtype: torch.dtype) -> PuzzleForCausalLM:
@@ -66,27 +77,58 @@ def random_parent(shape: ShapeConfig, device: str, dtype: torch.dtype) -> Puzzle
 def bench_scoring(
     model: PuzzleForCausalLM, space: list, rows: Any, config: ScoreConfig, rounds: int
 ) -> dict[str, Any]:
-    """Seconds a replacement both ways, in turns."""
-    ours, plain, speed = [], [], ScoreSpeed()
+    """Seconds a replacement, and for all pairs of a layer, both ways in turns."""
+    speed, scored = ScoreSpeed(), sum(len(layer.blocks) > 1 for layer in space)
+    pairs = replacements(space, "block") / scored
+    ours, known, plain = [], [], []
     with tempfile.TemporaryDirectory() as scratch:
         library = RandomLibrary(Path(scratch))
         for number in range(rounds + 1):
             speed, scores = ScoreSpeed(), _new(scratch, f"scores{number}")
             score_library(model, space, library, rows, config, scores, speed=speed)
             loop = full_forward_seconds(model, space, library, rows, config.batch_tokens)
+            parent = parent_seconds(model, rows, config.batch_tokens)
             assert loop is not None
             if number:  # the first compiles and warms up
                 ours.append(speed.seconds / speed.replacements)
-                plain.append(loop)
-    ratios = [b / a for a, b in zip(ours, plain, strict=True)]
+                known.append(loop)
+                plain.append(loop + parent)
+    measured = speed.replacements / scored
+
+    def ratio(of: list[float], times: float = 1.0) -> float:
+        return statistics.median(b / a * times for a, b in zip(ours, of, strict=True))
+
     return {
         "replacements": speed.replacements,
         "tokens": rows.tokens,
         "seconds_per_replacement": statistics.median(ours),
-        "full_forward_seconds": statistics.median(plain),
-        "speedup": statistics.median(ratios),
-        "speedups": ratios,
+        "full_forward_seconds": statistics.median(known),
+        "full_forward_with_parent_seconds": statistics.median(plain),
+        "speedup": ratio(known),
+        "speedup_with_parent": ratio(plain),
+        "speedup_of_all_pairs": ratio(known, pairs / measured),
+        "speedup_of_all_pairs_with_parent": ratio(plain, pairs / measured),
+        "speedups": [b / a for a, b in zip(ours, known, strict=True)],
     }
+
+
+@torch.inference_mode()
+def parent_seconds(model: PuzzleForCausalLM, rows: Any, batch_tokens: int) -> float:
+    """Seconds of the parent's own pass over all rows, without its head."""
+    found = []
+    for _ in range(3):
+        _wait(model)
+        begun = time.perf_counter()
+        for batch in rows.token_batches(batch_tokens):
+            model.model(batch.ids_NT, use_cache=False)
+        _wait(model)
+        found.append(time.perf_counter() - begun)
+    return statistics.median(found)
+
+
+def _wait(model: PuzzleForCausalLM) -> None:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
 
 
 def bench_distillation(
@@ -122,7 +164,7 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=4096, help="without --model")
     parser.add_argument("--tokens", type=int, default=8192, help="scored on")
     parser.add_argument("--length", type=int, default=512, help="of a row")
-    parser.add_argument("--granularity", default="block", choices=("block", "subblock"))
+    parser.add_argument("--granularity", nargs="+", default=["block", "subblock"])
     parser.add_argument("--batch-tokens", type=int, default=16_384)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--searched", type=int, nargs="+", help="layers to score; default: all")
@@ -160,14 +202,15 @@ def main() -> None:
         print(json.dumps(result["distillation"], indent=2), flush=True)
     space = search_space(SpaceConfig(layers=arguments.searched), blocks)
     rows = random_rows(shape.vocab, arguments.length, arguments.tokens).to(model.device)
-    config = ScoreConfig(
-        granularity=arguments.granularity, batch_tokens=arguments.batch_tokens
-    )  # fmt: skip
-    result["scoring"] = bench_scoring(model, space, rows, config, arguments.rounds)
+    result["scoring"] = {}
+    for name in arguments.granularity:
+        config = ScoreConfig(granularity=name, batch_tokens=arguments.batch_tokens)
+        found = bench_scoring(model, space, rows, config, arguments.rounds)
+        result["scoring"][name] = found
+        print(name, json.dumps(found, indent=2), flush=True)
     if cuda:
         result["gpu_bytes"] = torch.cuda.max_memory_allocated()
     result["environment"] = environment(device)
-    print(json.dumps(result["scoring"], indent=2))
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
 
