@@ -272,6 +272,10 @@ class Results:
         cells = (c for k, c in self.record["cells"].items() if k.startswith(prefix))
         return _mean([cell["summary"].get(key) for cell in cells])
 
+    def has(self, study: str) -> bool:
+        """Whether any of its cells is done."""
+        return any(key.startswith(f"{study}/") for key in self.record["cells"])
+
     def measured(self, name: str, speed: str) -> str:
         """The measured speed-up of an allocator's child, as text."""
         prefix = f"{MEASURED}/all/{speed}/"
@@ -310,6 +314,12 @@ def allocation(results: Results) -> str:
     rows = [[name, *(at(name, speed) for speed in SPEEDS)] for name in ("mip", *ALLOCATORS)]
     kl = [results.get("allocation", "all", speed, "child.kl.gkd") for speed in SPEEDS]
     rows.append(["KL of the MIP's child", *kl])
+    for label, key in (
+        ("before distillation", "additivity.measured_kl"),
+        ("the same by its scores", "additivity.predicted_kl"),
+    ):
+        found = [results.get("allocation", "all", speed, key) for speed in SPEEDS]
+        rows.append([label, *found])
     losses = table(["loss (nats/token)", *SPEEDS], rows)
     promised = [results.get("allocation", "all", speed, "speedup.predicted") for speed in SPEEDS]
     rows = [["promised to the MIP's child", *promised]]
@@ -390,8 +400,8 @@ def claims(results: Results) -> str:
     """Whether each direction holds, seed by seed."""
     rows = []
     for claim in CLAIMS:
-        differences = results.pairs(claim.study, claim.names, claim.speed, claim.key)
-        rows.append([claim.text, claim.source, *verdict(differences)])
+        if differences := results.pairs(claim.study, claim.names, claim.speed, claim.key):
+            rows.append([claim.text, claim.source, *verdict(differences)])
     for name in ALLOCATORS:
         for speed in SPEEDS:
             child = results.record["cells"]
@@ -401,8 +411,9 @@ def claims(results: Results) -> str:
                 if key.startswith(f"allocation/all/{speed}/")
                 and cell["summary"].get(f"baseline.{name}.loss") is not None
             ]
-            text = f"the MIP beats {name} at {speed}"
-            rows.append([text, "paper" if name != "marginal" else "us", *verdict(differences)])
+            if differences:
+                text, whose = f"the MIP beats {name} at {speed}", "paper"
+                rows.append([text, "us" if name == "marginal" else whose, *verdict(differences)])
     return table(["claim", "whose", "difference, seed by seed", "here"], rows)
 
 
@@ -433,14 +444,19 @@ def page(record: dict[str, Any]) -> str:
         f"```sh\n{record['command']}\n```",
         "Numbers are means over seeds, least and most in brackets. A seed changes the calibration "
         "text, every training and the random architectures. Losses are in nats a token on "
-        "validation text; the child and all it is compared with keep to one measured budget and "
-        "see the same tokens of global distillation.",
+        "validation text. The child and all it is compared with keep to one budget, by measured "
+        "times of their blocks, and see the same tokens of global distillation.",
         "## Directions",
         claims(results),
     ]
+    missing = [study for study in STUDIES if not results.has(study)]
     for study in STUDIES:
         title, write = TABLES[study]
-        parts += [f"## {title}", write(results)]
+        if study not in missing:
+            parts += [f"## {title}", write(results)]
+    if missing:
+        titles = "; ".join(TABLES[study][0].lower() for study in missing)
+        parts += ["## Not measured yet", f"{titles[0].upper()}{titles[1:]}."]
     reasons = {key: cell["summary"].get("error") for key, cell in record["cells"].items()}
     lines = [f"- {key}: {reason}" for key, reason in reasons.items() if reason]
     if lines:

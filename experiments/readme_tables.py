@@ -42,9 +42,44 @@ def puzzle() -> str:
         ("stories260K", cpu, stories["summary"], measured(stories)),
         ("`zoo:llama-tiny`, generating 128 tokens", "H100", h100["summary"], measured(h100)),
     ]
+    ablations = load("puzzle_ablations")
+    runs.append(
+        ("`llama-small` (21 M), three seeds", "H100", at_middle(ablations), measured(ablations))
+    )
     header = ("parent", "device", "speed-up", "parent", "child")
     header += ("greedy (the paper's)", "random", "uniform", "measured")
     return table(header, (_puzzle_row(*run) for run in runs))
+
+
+def at_middle(record: dict[str, Any]) -> dict[str, float]:
+    """What the ablations say of the middle budget, averaged over seeds."""
+    cells = [c for key, c in record["cells"].items() if key.startswith("allocation/all/1.75x/")]
+    speeds = [cell["measured"]["child"] for cell in cells if "measured" in cell]
+    keys = ["parent.loss", "child.loss.gkd"]
+    keys += [f"baseline.{name}.loss" for name in ("greedy", "random", "uniform")]
+    means = {key: sum(cell["summary"][key] for cell in cells) / len(cells) for key in keys}
+    return {"speedup.measured": sum(speeds) / len(speeds), **means}
+
+
+def puzzle_speed() -> str:
+    """How fast blocks are distilled and scored at the width of a published model."""
+    result = load("puzzle_bench_h100")
+    distilled = result["distillation"]
+    rows = [
+        (
+            "local distillation of every variant of a layer",
+            f"{distilled['tokens_per_second']:,.0f} tokens/s, {distilled['mfu']:.0%} of the peak",
+        )
+    ]
+    for granularity, what in (
+        ("block", "scores of all pairs of options, each measured"),
+        ("subblock", "scores of all pairs, halves measured and added up"),
+    ):
+        found = result["scoring"][granularity]
+        known = found["speedup_of_all_pairs"]
+        plain = found["speedup_of_all_pairs_with_parent"]
+        rows.append((what, f"{known:.1f}x, {plain:.1f}x"))
+    return table((f"Llama-3-8B's shape, {result['device']['name']}", measured(result)), rows)
 
 
 def measured(result: dict[str, Any]) -> str:
@@ -141,6 +176,7 @@ def solvers() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "puzzle": puzzle,
+    "puzzle_speed": puzzle_speed,
     "costs": costs,
     "vits": vits,
     "solvers": solvers,

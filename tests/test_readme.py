@@ -31,7 +31,7 @@ def test_a_number_that_was_typed_by_hand_is_replaced(script):
     assert script.rewritten(text.replace("| **", "| **9")) == text
 
 
-@pytest.mark.parametrize("name", ["puzzle", "costs", "vits", "solvers"])
+@pytest.mark.parametrize("name", ["puzzle", "puzzle_speed", "costs", "vits", "solvers"])
 def test_a_missing_table_is_named(script, name):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     with pytest.raises(SystemExit, match=name):
