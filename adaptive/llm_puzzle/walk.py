@@ -299,6 +299,8 @@ def walk_bytes(model: PuzzleForCausalLM, rows: Rows, layers: int = 1) -> float:
 
 
 def build(model: PuzzleForCausalLM, option: Option) -> PuzzleLayer:
-    """A layer that holds nothing but the option, with untrained weights of the parent's type."""
-    layer = PuzzleLayer(model.config, block_of(option).to_config())
-    return layer.to(device=model.device, dtype=model.dtype)
+    """A layer that holds nothing but the option, of the parent's type and place; what its weights
+    are is the caller's to say: to draw those of a large model at random takes seconds a layer."""
+    with torch.device("meta"):
+        layer = PuzzleLayer(model.config, block_of(option).to_config())
+    return layer.to(model.dtype).to_empty(device=model.device)

@@ -55,8 +55,9 @@ class RandomLibrary(Library):
         self, model: PuzzleForCausalLM, layer: int, option: AttentionOption | FFNOption
     ) -> PuzzleLayer:
         if option not in self._made:
-            with model.device:
-                self._made[option] = build(model, option).eval().requires_grad_(False)
+            self._made[option] = build(model, option).eval().requires_grad_(False)
+            for weight in self._made[option].parameters():
+                weight.normal_(std=0.02)
         return self._made[option]
 
 
