@@ -120,7 +120,7 @@ def test_the_page_says_what_was_found(tmp_path, runs):
     assert f"{len(record['cells'])} runs" in text and "noise" not in text
     assert "| mip | 1.300 | 1.750 | 2.500 |" in text
     assert "| the MIP beats greedy at 1.3x | paper | +0.500 | holds (one seed) |" in text
-    assert "| three rounds beat one | us | +0.000 | no difference |" in text
+    assert "| three rounds beat one | us | +0.000 | equal within 0.002 |" in text
     assert "- space/no-op only/1.75x/0: out of reach" in text
     # A space from which no child reaches the budget has no numbers.
     assert "| no-op only | - | - | - | - |" in text
@@ -201,7 +201,10 @@ def test_mistakes_get_one_sentence(arguments, says):
         ([0.1, 0.2], "holds"),
         ([-0.1, 0.2], "within the seeds' noise"),
         ([-0.1, -0.2], "does not hold"),
-        ([0.0, 0.0], "no difference"),
+        ([0.0, 0.0], "equal within 0.002"),
+        ([0.0, 0.001, -0.001], "equal within 0.002"),
+        ([0.0, 0.034, 0.02], "leans to it (2 of 3 seeds for)"),
+        ([0.006, -0.336, -0.368], "leans against it (1 of 3 seeds for)"),
     ],
 )
 def test_a_claim_holds_where_all_seeds_agree(differences, says):

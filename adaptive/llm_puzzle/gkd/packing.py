@@ -124,9 +124,14 @@ class Batch:
         return batch.to(device)
 
     @staticmethod
-    def packed(rows: Rows, device: torch.device | None = None) -> Batch:
-        """All documents in one row, the longest first, computed on ``device``."""
+    def packed(rows: Rows, device: torch.device | None = None, alike: float | None = None) -> Batch:
+        """All documents in one row, the longest first, computed on ``device``.
+
+        ``alike`` is that of :meth:`Alike.of`; None suits the device.
+        """
         device = device or rows.ids_NT.device
+        if alike is None:
+            alike = 1.0 if device.type == "cpu" else ALIKE
         rows = rows.to(torch.device("cpu"))
         rows = rows.select(rows.lengths_N.argsort(stable=True, descending=True))
         apart, real_NT = Batch.padded(rows), rows.mask_NT
@@ -136,7 +141,7 @@ class Batch:
             ids_BT=rows.ids_NT[real_NT][None],
             positions_BT=positions_NT[real_NT][None],
             real_M=None,
-            groups=Alike.of(rows.lengths_N.tolist(), 1.0 if device.type == "cpu" else ALIKE),
+            groups=Alike.of(rows.lengths_N.tolist(), alike),
         )
         return batch.to(device)
 

@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from tiny_puzzle import BOS, CHILDREN
 
 from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.gkd.loss import TERMS, GKDLoss, Pair, gkd_loss
-from adaptive.llm_puzzle.gkd.packing import Batch, first_fit, micro_batches
+from adaptive.llm_puzzle.gkd.loss import (
+    TERMS,
+    GKDLoss,
+    Pair,
+    _distances,
+    _fused_distances,
+    gkd_loss,
+)
+from adaptive.llm_puzzle.gkd.packing import ALIKE, Batch, first_fit, micro_batches
 from adaptive.llm_puzzle.settings import GKDConfig
 
 
@@ -54,15 +61,19 @@ def test_weights_of_the_terms():
 # --- packing ---
 
 
+@pytest.mark.parametrize("alike", [1.0, ALIKE], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("name", CHILDREN)
-def test_packed_rows_have_the_loss_of_single_rows(make_child, parent, rows, name):
+def test_packed_rows_have_the_loss_of_single_rows(make_child, parent, rows, name, alike):
     """Windows, linear attention and empty layers included: no document sees another."""
     child = make_child(name)
     teacher = copy.deepcopy(child)
     torch.manual_seed(3)
     for weight in teacher.parameters():
         weight.add_(0.05 * torch.randn_like(weight))
-    packed = gkd_loss(child, teacher, rows, packing=True)
+    batch = Batch.packed(rows, alike=alike)
+    assert batch.groups is not None
+    assert any(group.cells is not None for group in batch.groups) == (alike < 1)
+    packed = GKDLoss.average(Pair(child, teacher)(batch), batch.tokens, batch.predicted)
     sums, tokens, predicted = torch.zeros(4), 0, 0
     for n, length in enumerate(rows.lengths_N.tolist()):
         one = gkd_loss(child, teacher, rows.select(torch.tensor([n])))
@@ -127,11 +138,25 @@ def gradients(child, parent, batch, **options) -> list[torch.Tensor]:
 def test_gradients_of_packed_and_recomputed_layers_are_the_plain_ones(student, parent, rows):
     plain = gradients(student, parent.model, Batch.padded(rows))
     packed = gradients(student, parent.model, Batch.packed(rows))
+    grouped = gradients(student, parent.model, Batch.packed(rows, alike=ALIKE))
     again = gradients(student, parent.model, Batch.padded(rows), recompute=True)
     assert len(plain) == sum(1 for _ in student.parameters())
-    for a, b, c in zip(plain, packed, again, strict=True):
+    for a, b, c, d in zip(plain, packed, again, grouped, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(c, a, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(d, a, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow  # compiles
+def test_fused_distances_are_the_plain_ones():
+    torch.manual_seed(0)
+    for tokens in (7, 12, 0):  # a blank batch has none
+        ours, theirs = torch.randn(2, tokens, 16)
+        ours.requires_grad_(True)
+        found = [measure(ours, theirs) for measure in (_distances, _fused_distances())]
+        torch.testing.assert_close(*found)
+        slopes = [torch.autograd.grad((2 * f[0] + f[1]), ours)[0] for f in found]
+        torch.testing.assert_close(*slopes)
 
 
 def test_micro_batches_add_up_and_a_blank_one_adds_nothing(student, parent, rows):
