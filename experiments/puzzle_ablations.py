@@ -384,11 +384,11 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
 
 REMARKS = {
     "allocation": (
-        "A score is of one replacement in the parent. Attention that is missed in one layer is made "
-        "up for by the others, so each is nearly free alone, and at 2.5x the MIP takes all but one: "
-        "its child diverges three times as far as its scores add up to, and children drawn at random, "
-        "which keep three or four, distil better. Scores taken again on the way (`search.rounds`) "
-        "are meant for this.",
+        "A score is of one replacement in the parent. Attention that is missed in one layer is "
+        "made up for by the others, so each is nearly free alone, and at 2.5x the MIP takes all "
+        "but one: its child diverges three times as far as its scores add up to, and children "
+        "drawn at random, which keep three or four, distil better. Scores taken again on the "
+        "way (`search.rounds`) are meant for this.",
     ),
 }
 """What the tables do not say by themselves; written after looking at them, so look again."""
