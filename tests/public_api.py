@@ -93,12 +93,17 @@ def described(name: str, node: ast.stmt, indent: str = "  ") -> Iterator[str]:
         yield signature(node, indent)
     elif isinstance(node, ast.ClassDef):
         bases = ", ".join(map(ast.unparse, node.bases))
-        yield f"{indent}class {node.name}({bases})" if bases else f"{indent}class {node.name}"
+        # How a dataclass is made decides its constructor, its equality and whether it may change.
+        made = [ast.unparse(d) for d in node.decorator_list if "dataclass" in ast.unparse(d)]
+        kind = "".join(f"{text} " for text in made)
+        yield f"{indent}{kind}class {node.name}" + (f"({bases})" if bases else "")
         for member in node.body:
             if isinstance(member, ast.FunctionDef):
                 if member.name in ("__init__", "__call__") or member.name[0] != "_":
                     yield signature(member, indent + "  ")
             elif isinstance(member, ast.AnnAssign) and ast.unparse(member.target)[0] != "_":
+                yield f"{indent}  {ast.unparse(member)}"
+            elif isinstance(member, ast.Assign) and ast.unparse(member.targets[0])[0] != "_":
                 yield f"{indent}  {ast.unparse(member)}"
     elif isinstance(node, ast.AnnAssign):
         yield f"{indent}{name}: {ast.unparse(node.annotation)}"

@@ -24,9 +24,10 @@ def test_the_public_names_are_those_that_are_listed():
 
 
 SAMPLE = """
-@dataclass
+@dataclass(frozen=True)
 class Thing(Base):
     size: int = 1
+    alpha = 0.5
     _cache: int = 0
 
     def __init__(self, other: str): ...
@@ -44,8 +45,9 @@ class Thing(Base):
 def test_a_class_is_listed_with_its_fields_and_its_methods():
     [node] = ast.parse(SAMPLE).body
     assert list(public_api.described("Thing", node)) == [
-        "  class Thing(Base)",
+        "  dataclass(frozen=True) class Thing(Base)",
         "    size: int = 1",
+        "    alpha = 0.5",
         "    __init__(self, other: str)",
         "    classmethod of(cls, text: str) -> Thing",
         "    property area: float",

@@ -214,12 +214,13 @@ class GroupTrainer:
     @torch.no_grad()
     def loss(self, module: PuzzleLayer, option: Option, held: LayerActivations) -> float:
         """Normalised error of the block on held-out rows."""
-        error = energy = 0.0
+        # Summed on the device: to ask a GPU for a number is to wait for it.
+        error, energy = torch.zeros(2, dtype=torch.float64, device=held.device)
         for at in held.batches(self.batch):
             y_MH = at.y_NTH[at.mask_NT]
-            error += (self._output(module, option, at) - y_MH).double().square().sum().item()
-            energy += y_MH.double().square().sum().item()
-        return error / energy
+            error += (self._output(module, option, at) - y_MH).double().square().sum()
+            energy += y_MH.double().square().sum()
+        return float(error / energy)
 
     def _output(self, module: PuzzleLayer, option: Option, at: LayerActivations) -> torch.Tensor:
         """Output of the block at real tokens, [M, H], with the parent's half if one is missing."""
