@@ -101,8 +101,10 @@ def described(name: str, node: ast.stmt, indent: str = "  ") -> Iterator[str]:
             if isinstance(member, ast.FunctionDef):
                 if member.name in ("__init__", "__call__") or member.name[0] != "_":
                     yield signature(member, indent + "  ")
-            elif isinstance(member, ast.AnnAssign) and ast.unparse(member.target)[0] != "_" or isinstance(member, ast.Assign) and ast.unparse(member.targets[0])[0] != "_":
-                yield f"{indent}  {ast.unparse(member)}"
+            elif isinstance(member, ast.AnnAssign | ast.Assign):
+                targets = member.targets if isinstance(member, ast.Assign) else [member.target]
+                if ast.unparse(targets[0])[0] != "_":
+                    yield f"{indent}  {ast.unparse(member)}"
     elif isinstance(node, ast.AnnAssign):
         yield f"{indent}{name}: {ast.unparse(node.annotation)}"
     else:

@@ -91,7 +91,7 @@ class DistillConfig:
     # variant stops; 0: none does
     early_stop: float = 0.0
     # layers whose variants of equal shape are trained as one batched problem; null: one on a CPU,
-    # on a GPU the more the narrower the parent is
+    # on a GPU the more the narrower the parent is, as far as their activations have room on it
     group: int | None = None
     # both halves of a pair trained together, on the pairs that a first search leaves, which is then
     # searched again: trained on per pair; 0: halves are trained apart, and searched once

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from adaptive.core.hardware import detect
 from adaptive.core.run import StageContext, atomic_write_json
+from adaptive.llm_puzzle.activations import Store
 from adaptive.llm_puzzle.blocks import Option
+from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.distill import build_variants, groups
 from adaptive.llm_puzzle.full_forward import full_forward_seconds
 from adaptive.llm_puzzle.group_trainer import Speed
 from adaptive.llm_puzzle.library import Library, VariantRecord
+from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
 from adaptive.llm_puzzle.puzzle import Puzzle, read_json, rows_of
 from adaptive.llm_puzzle.score import ScoreSpeed, inversions, replacements, score_library
 from adaptive.llm_puzzle.settings import DistillConfig
 from adaptive.llm_puzzle.shapes import DTYPES
 from adaptive.llm_puzzle.stream import StreamedLayers
+from adaptive.llm_puzzle.walk import walk_bytes
 
 
 def build(run: Puzzle, ctx: StageContext) -> None:
@@ -60,6 +64,9 @@ def train(
     """
     parent, rows = run.parent(ctx.device), rows_of(ctx, "train")
     largest = max(map(len, groups(parent.model, wanted, distill)))
+    if distill.group is None and run.config.activations == "auto":
+        largest = near(parent.model, rows, largest)
+        distill = replace(distill, group=largest)
     # Each process tells its own time.
     timing = ctx.dir / f"speed_{ctx.ranks.rank}.json"
     speed = Speed(**(read_json(timing) if timing.is_file() else {}))
@@ -100,6 +107,19 @@ def train(
         ctx.ranks.max(speed.seconds),
     )
     return _speed(run, ctx, total)
+
+
+def near(model: PuzzleForCausalLM, rows: Rows, layers: int) -> int:
+    """So many of some layers, at most, that their activations have room on the device together.
+
+    Fetched from anywhere else at every step, they take longer than a batched problem saves. Where
+    not even one layer's have room, all wait elsewhere, and the number stays.
+    """
+    for part in range(1, layers + 1):
+        size = -(-layers // part)
+        if Store.choose("auto", walk_bytes(model, rows, size), model.device).place == "device":
+            return size
+    return layers
 
 
 def _speed(run: Puzzle, ctx: StageContext, speed: Speed) -> dict[str, float | None]:
