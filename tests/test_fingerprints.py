@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_images import SIZE, VIT
+from tiny_images import SIZE, VIT, make_folder
 from tiny_text import make_net
 from tiny_vit_puzzle import make_parent
 
@@ -26,8 +26,11 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("ADAPTIVE_CACHE", str(tmp_path / "cache"))
     save_net(make_net(), tmp_path / "net.safetensors")
     make_parent(tmp_path / "model")
+    for split in ("train", "valid"):
+        make_folder(tmp_path / split, each=1)
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "gt_a.txt").write_text("0,0,4,0,4,2,0,2,word\n")
     (tmp_path / "exp").mkdir()
     for task in ("quadformer_demo", "textscale_demo"):
         recipe = f"# @package _global_\ndefaults: [{{override /task: {task}}}]\nname: {task}\n"
@@ -91,3 +94,49 @@ def test_what_is_timed_is_timed_again_on_another_device(
         )
         found.append(marks(home, recipe, *overrides))
     assert changed(*found) == timed
+
+
+TEXT = "text(net='HOME/net.safetensors')"
+TRAIN = ["data.root=HOME", "data.train=train", "data.valid=valid"]
+WORDS = ["data.root=HOME", "data.train.rendered.images=photos", "data.valid.images=photos"]
+WORDS += ["~data.train.photographs"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "depending"),
+    [
+        (
+            "quadformer_train",
+            [*MODEL, *TRAIN, "train.num_tokens=[7]", f'model.prior="{TEXT}"'],
+            {"train"},
+        ),
+        (
+            "quadformer_eval",
+            [*MODEL, *EVAL, f'model.prior="{TEXT}"'],
+            {"tokens", "accuracy", "speed"},
+        ),
+        (
+            "quadformer_eval",
+            [*PLAIN, "checkpoint=HOME/model", f'prior="gain * {TEXT}"'],
+            {"tokens", "accuracy", "speed"},
+        ),
+        # Its own prior's weights are in the checkpoint.
+        ("quadformer_eval", [*PLAIN, "checkpoint=HOME/model", f'model.prior="{TEXT}"'], set()),
+        (
+            "puzzle_vit",
+            [*TRAIN, "checkpoint=HOME/model", f'prior="{TEXT}"'],
+            {"images", "grid", "bought", "costs", "library"},
+        ),
+        ("quad_textprior", ["data.images=render:2", f'priors=[oracle,"{TEXT}"]'], {"cover"}),
+        (
+            "textscale_vit",
+            [*WORDS, f'net.prior="{TEXT}"'],
+            {"train"},
+        ),
+    ],
+)
+def test_other_weights_of_a_prior_are_another_prior(home, recipe, overrides, depending):
+    before = marks(home, recipe, *overrides)
+    assert marks(home, recipe, *overrides) == before
+    save_net(make_net(1), home / "net.safetensors")
+    assert changed(before, marks(home, recipe, *overrides)) == depending

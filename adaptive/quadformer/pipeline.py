@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from adaptive.core.cost import Origin
+from adaptive.core.prior import prior_identity
 from adaptive.core.run import Stage, StageContext, resolve_device
 from adaptive.quadformer import models
 from adaptive.quadformer.config import QuadformerEvalConfig, QuadformerTrainConfig
@@ -33,7 +34,7 @@ def train_stages(config: QuadformerTrainConfig) -> list[Stage]:
             "train",
             partial(training.train, config),
             ("images",),
-            [config.model, config.augment, config.train],
+            [config.model, prior_identity(config.model.prior), config.augment, config.train],
             parallel=True,
         ),
         Stage(

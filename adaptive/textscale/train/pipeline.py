@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from adaptive.core.prior import prior_identity
 from adaptive.core.run import Stage, StageContext
 from adaptive.textscale.network.files import weights_file
 from adaptive.textscale.train import stages
@@ -29,7 +30,7 @@ def train_stages(config: TextTrainConfig) -> list[Stage]:
     if config.train.mining:
         plan.append(Stage("mine", partial(stages.mine, config), ("data",), [start, config.detect]))
     needs = ("data", "mine") if config.train.mining else ("data",)
-    made_of = [config.net, start, config.sample, config.train]
+    made_of = [config.net, prior_identity(config.net.prior), start, config.sample, config.train]
     plan.append(Stage("train", partial(stages.train, config), needs, made_of))
     plan.append(Stage("export", stages.export, ("train",)))
     if config.data.valid is not None:
