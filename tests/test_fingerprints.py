@@ -140,3 +140,16 @@ def test_other_weights_of_a_prior_are_another_prior(home, recipe, overrides, dep
     assert marks(home, recipe, *overrides) == before
     save_net(make_net(1), home / "net.safetensors")
     assert changed(before, marks(home, recipe, *overrides)) == depending
+
+
+def test_words_are_mined_again_where_another_prior_spends_the_tokens(home):
+    start = [*WORDS, "net.init=HOME/net.safetensors", "detect.tokens=0.5"]
+    gain = marks(home, "textscale_finetune", *start, "net.prior=gain")
+    centre = marks(home, "textscale_finetune", *start, "net.prior=centre")
+    assert changed(gain, centre) == {"mine", "train", "report"}
+    # Weights of the prior alone: not those that the training starts from, nor what reports say.
+    save_net(make_net(), home / "prior.safetensors")
+    text = "net.prior=\"text(net='HOME/prior.safetensors')\""
+    before = marks(home, "textscale_finetune", *start, text)
+    save_net(make_net(1), home / "prior.safetensors")
+    assert changed(before, marks(home, "textscale_finetune", *start, text)) == {"mine", "train"}
