@@ -30,7 +30,7 @@ def detect_stages(config: TextDetectConfig) -> list[Stage]:
     """
     made_of = [open_files(config.input, "input").identity(), config]
     made_of += [detector_identity(config.detector), detector_identity(config.prior, "prior.path")]
-    made_of.append(origin_of(config.detector, config.device))
+    made_of += [origin_of(config.detector, config.device)]
     return [
         Stage("detect", partial(detection.detect, config), (), made_of),
         Stage("report", partial(report_folder, config), ("detect",), [config]),
