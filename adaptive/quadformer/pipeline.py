@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from adaptive.core.run import Stage, StageContext
+from adaptive.core.cost import Origin
+from adaptive.core.prior import prior_identity
+from adaptive.core.run import Stage, StageContext, resolve_device
 from adaptive.quadformer import models
 from adaptive.quadformer.config import QuadformerEvalConfig, QuadformerTrainConfig
 from adaptive.quadformer.data import open_source
@@ -32,7 +34,7 @@ def train_stages(config: QuadformerTrainConfig) -> list[Stage]:
             "train",
             partial(training.train, config),
             ("images",),
-            [config.model, config.augment, config.train],
+            [config.model, prior_identity(config.model.prior), config.augment, config.train],
             parallel=True,
         ),
         Stage(
@@ -55,7 +57,13 @@ def eval_stages(config: QuadformerEvalConfig) -> list[Stage]:
         models.wrapper(name)
     images = None if config.data.valid is None else _identity(config.data, "valid")
     made_of = [evaluation.identity(config), config.evaluate]
+    # Times are of this device: a run that goes on elsewhere measures them anew. Where nothing is
+    # timed nothing is done again, as accuracies follow from the tokens.
+    device = resolve_device(config.device)
+    origin = Origin.here(device, config.evaluate.threads)
     spent = [*made_of, config.num_tokens, config.budget]
+    spent += [] if config.budget.latency is None else [origin]
+    timed = [*made_of, *([origin] if config.evaluate.speed_batch else [])]
     return [
         Stage("tokens", partial(evaluation.choose_tokens, config), (), spent),
         Stage(
@@ -64,7 +72,7 @@ def eval_stages(config: QuadformerEvalConfig) -> list[Stage]:
             ("tokens",),
             [*made_of, images],
         ),
-        Stage("speed", partial(evaluation.measure, config), ("tokens",), made_of),
+        Stage("speed", partial(evaluation.measure, config), ("tokens",), timed),
         Stage(
             "report",
             partial(_report_evaluation, config),

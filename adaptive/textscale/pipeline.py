@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adaptive.core.run import Stage, StageContext
+from adaptive.core.cost import Origin
+from adaptive.core.run import Stage, StageContext, resolve_device
 from adaptive.textscale.baselines import BASELINES
 from adaptive.textscale.compare import stages as comparison
 from adaptive.textscale.config import TextDetectConfig, TextEvalConfig
@@ -29,6 +30,7 @@ def detect_stages(config: TextDetectConfig) -> list[Stage]:
     """
     made_of = [open_files(config.input, "input").identity(), config]
     made_of += [detector_identity(config.detector), detector_identity(config.prior, "prior.path")]
+    made_of += [origin_of(config.detector, config.device)]
     return [
         Stage("detect", partial(detection.detect, config), (), made_of),
         Stage("report", partial(report_folder, config), ("detect",), [config]),
@@ -46,6 +48,7 @@ def eval_stages(config: TextEvalConfig) -> list[Stage]:
         BASELINES[name]
     images = comparison.open_images(config.data, config.seed).identity()
     detector = [images, config.detector, detector_identity(config.detector)]
+    detector.append(origin_of(config.detector, config.device))
     both = [*detector, config.prior, detector_identity(config.prior, "prior.path"), config.adapt]
     stride = config.adapt.stride
     return [
@@ -79,6 +82,11 @@ def detector_identity(detector: DetectorConfig, setting: str = "detector.path") 
     files = [path, *([] if detector.recall is None else [Path(detector.recall).expanduser()])]
     found = [(file, file.stat()) for file in files if file.is_file()]
     return [[str(file), about.st_size, about.st_mtime_ns] for file, about in found]
+
+
+def origin_of(detector: DetectorConfig, device: str) -> Origin:
+    """Where a detector's times hold: a run that goes on elsewhere measures them anew."""
+    return Origin.here(resolve_device(device), detector.threads)
 
 
 def _report(config: TextEvalConfig, context: StageContext) -> None:

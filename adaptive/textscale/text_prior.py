@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,7 @@ from adaptive.core.errors import UserError
 from adaptive.core.prior import PRIORS, MapPrior
 from adaptive.core.solvers.quadtree.geometry import Geometry
 from adaptive.textscale.network.checkpoint import load_net
+from adaptive.textscale.network.files import weights_file
 from adaptive.textscale.network.net import SCALE, STRIDE, TEXT, TextNet
 from adaptive.textscale.words import CANONICAL
 
@@ -47,6 +49,12 @@ class TextPrior(MapPrior):
         self.side = side
         self.net = (net if isinstance(net, TextNet) else load_net(net)).eval()
         self.net.requires_grad_(False)
+
+    @classmethod
+    def files(cls, **settings: Any) -> list[Path]:
+        """The weights that are read of a run's directory; the rest of it may change."""
+        net = settings.get("net")
+        return [weights_file(net)] if isinstance(net, str | Path) else []
 
     def train(self, mode: bool = True) -> TextPrior:
         """As for any module, but statistics of the network's normalisation stay as they are."""

@@ -12,8 +12,9 @@ from tiny_text import make_net
 
 import adaptive.textscale  # noqa: F401
 from adaptive.core.errors import UserError
-from adaptive.core.prior import build_prior
+from adaptive.core.prior import build_prior, prior_identity
 from adaptive.core.solvers.quadtree import Geometry
+from adaptive.textscale.network import save_net
 from adaptive.textscale.text_prior import need
 
 
@@ -78,3 +79,20 @@ def test_it_is_known_without_importing_torch():
         "assert 'text' in PRIORS and 'adaptive.textscale.text_prior' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_of_a_run_the_weights_that_are_read_decide(tmp_path):
+    text = f"text(net='{tmp_path}')"
+    with pytest.raises(UserError, match="there are no weights"):
+        prior_identity(text)
+    weights = tmp_path / "artifacts" / "train"
+    weights.mkdir(parents=True)
+    save_net(make_net(), weights / "net.safetensors")
+    before = prior_identity(text)
+    assert before is not None and [path for path, *_ in before[1]] == [
+        str(weights / "net.safetensors")
+    ]
+    (tmp_path / "report.html").write_text("of later")
+    assert prior_identity(text) == before
+    save_net(make_net(1), weights / "net.safetensors")
+    assert prior_identity(text) != before

@@ -53,6 +53,8 @@ def device_name(device: str) -> str:
     """A file-name friendly name of the hardware behind a torch device; measures nothing."""
     if device == "cpu":
         name = f"{cpu_name()} {_cores()} cores"
+    elif not device.startswith("cuda"):
+        name = f"{cpu_name()} {device}"  # of the same chip, such as Apple's mps
     else:
         import torch
 

@@ -31,7 +31,7 @@ from adaptive.core.prior.distill import distill_loss, distill_prior
 from adaptive.core.prior.early import EarlyPrior
 from adaptive.core.prior.edges import LaplacianPrior, SobelPrior
 from adaptive.core.prior.entropy import EntropyPrior
-from adaptive.core.prior.expression import build_prior
+from adaptive.core.prior.expression import build_prior, prior_identity
 from adaptive.core.prior.feature import FeaturePrior
 from adaptive.core.prior.learned import LearnedPrior
 from adaptive.core.prior.noise import RandomPrior
@@ -63,4 +63,5 @@ __all__ = [
     "distill_loss",
     "distill_prior",
     "grad_cam",
+    "prior_identity",
 ]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -36,6 +38,23 @@ class Prior(nn.Module, ABC):
             if not math.isfinite(alpha):
                 raise UserError(f"alpha={alpha} must be a finite number, such as 1 or 0.5")
             self.alpha = float(alpha)
+
+    @classmethod
+    def files(cls, **settings: Any) -> list[Path]:
+        """Files that a prior with these settings reads, whose content decides its scores.
+
+        By default those that a setting names, and of a directory all that are in it.
+
+        Raises:
+            UserError: what a setting names is not there, if the prior looks for it.
+        """
+        found = []
+        for value in settings.values():
+            if isinstance(value, str | Path) and str(value):
+                path = Path(value)
+                inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+                found += [file for file in inside if file.is_file()]
+        return found
 
     @abstractmethod
     def density(

@@ -55,6 +55,31 @@ def build_prior(
     return prior
 
 
+def prior_identity(expression: str | None) -> list[Any] | None:
+    """What decides the scores of :func:`build_prior`, for the stages that depend on them.
+
+    Args:
+        expression: of a prior; None: there is none.
+
+    Returns:
+        The expression, and path, size and time of every file that its priors read
+        (:meth:`Prior.files`); the same as long as these stay as they are. None where there is none.
+
+    Raises:
+        UserError: text that is no expression, or files that are not there.
+    """
+    if expression is None:
+        return None
+    reader = _Reader(expression, {})
+    files = {}
+    for node in ast.walk(reader.tree()):
+        if isinstance(node, ast.Call):  # a name alone names no files
+            kind, written = reader.call(node)
+            files |= {str(path): path.stat() for path in kind.files(**written)}
+    found = sorted(files.items())
+    return [expression, [[path, about.st_size, about.st_mtime_ns] for path, about in found]]
+
+
 class _Reader:
     """Turns an expression's syntax tree into priors and a formula of them.
 
@@ -115,21 +140,28 @@ class _Reader:
 
     def prior(self, node: ast.expr, given: dict[str, Any]) -> Prior:
         """The prior that a name or a call stands for; ``given`` settings outdo shared ones."""
+        kind, written = self.call(node)
+        taken = inspect.signature(kind).parameters
+        shared = {name: self.settings[name] for name in taken if name in self.settings}
+        self.used |= shared.keys()
+        settings = shared | given | written
+        for name, parameter in taken.items():
+            if parameter.default is parameter.empty and name not in settings:
+                named = node.func if isinstance(node, ast.Call) else node
+                raise self.error(node, f"{ast.unparse(named)} needs the setting {name}=...")
+        return kind(**settings)
+
+    def call(self, node: ast.expr) -> tuple[type[Prior], dict[str, Any]]:
+        """The kind of prior that a name or a call is of, and the settings that are written."""
         named = node.func if isinstance(node, ast.Call) else node
         if not isinstance(named, ast.Name):
             raise self.error(node, "only priors can be called, by their names")
         if named.id not in PRIORS:
             raise self.error(node, PRIORS.unknown(named.id))
         kind = PRIORS[named.id]
-        taken = inspect.signature(kind).parameters
-        written = self.keywords(node, named.id, list(taken)) if isinstance(node, ast.Call) else {}
-        shared = {name: self.settings[name] for name in taken if name in self.settings}
-        self.used |= shared.keys()
-        settings = shared | given | written
-        for name, parameter in taken.items():
-            if parameter.default is parameter.empty and name not in settings:
-                raise self.error(node, f"{named.id} needs the setting {name}=...")
-        return kind(**settings)
+        if not isinstance(node, ast.Call):
+            return kind, {}
+        return kind, self.keywords(node, named.id, list(inspect.signature(kind).parameters))
 
     def keywords(self, node: ast.Call, name: str, taken: list[str]) -> dict[str, Any]:
         """The settings in a call."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from adaptive.core.run import Stage, StageContext
+from adaptive.core.cost import Origin
+from adaptive.core.run import Stage, StageContext, resolve_device
 from adaptive.quadformer.config import QuadformerDemoConfig
 from adaptive.quadformer.demo.look import look
 from adaptive.quadformer.demo.sweep import sweep
@@ -23,7 +24,9 @@ def stages(config: QuadformerDemoConfig) -> list[Stage]:
         UserError: a checkpoint of the zoo that there is not.
     """
     made_of = [config.checkpoint, weight_files([config.checkpoint]), config.num_tokens]
-    timed = [config.batch, config.seconds, config.threads]
+    # Times are of this device: a run that goes on elsewhere measures them anew.
+    origin = Origin.here(resolve_device(config.device), config.threads)
+    timed = [config.batch, config.seconds, origin]
     return [
         Stage("look", partial(look, config), (), [*made_of, config.photos]),
         Stage("sweep", partial(sweep, config), (), [*made_of, *timed]),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from adaptive.core.prior import prior_identity
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.quadformer.config import PHOTOS, SAME, QuadformerEvalConfig
 from adaptive.quadformer.data import ImageSet, load_images
@@ -64,7 +65,10 @@ def identity(config: QuadformerEvalConfig) -> list[Any]:
     for name in sorted(map(str, names)):
         check_there(name)
     files = weight_files(sorted(map(str, names)))
-    return [config.checkpoint, config.model, config.prior, config.baselines, files]
+    # A checkpoint has the weights of the prior that it was trained with.
+    prior = config.prior or (config.model.prior if config.checkpoint is None else None)
+    made_of = [config.checkpoint, config.model, config.prior, prior_identity(prior)]
+    return [*made_of, config.baselines, files]
 
 
 def choose_tokens(config: QuadformerEvalConfig, context: StageContext) -> None:

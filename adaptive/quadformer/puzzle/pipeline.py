@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import partial
 
 from adaptive.core.cost import Origin
+from adaptive.core.prior import prior_identity
 from adaptive.core.run import Stage, resolve_device
 from adaptive.quadformer.data import open_source
 from adaptive.quadformer.models import weight_files
@@ -35,7 +36,10 @@ def stages(config: PuzzleVitConfig) -> list[Stage]:
         for split in ("train", "valid")
     ]
     files = [] if config.checkpoint is None else weight_files([config.checkpoint])
+    # A checkpoint has the weights of the prior that it was trained with.
+    prior = config.prior or (config.model.prior if config.checkpoint is None else None)
     parent = [config.checkpoint, config.model, config.prior, config.evaluate.weights, files]
+    parent.append(prior_identity(prior))
     # Latencies are of this device: a run that goes on elsewhere measures them anew.
     device = resolve_device(config.device)
     timed = [config.evaluate, Origin.here(device, config.evaluate.threads)]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from adaptive.core.run import Stage, StageContext
+from adaptive.core.cost import Origin
+from adaptive.core.run import Stage, StageContext, resolve_device
 from adaptive.textscale.config import TextDemoConfig
 from adaptive.textscale.demo.look import look
 from adaptive.textscale.network.files import weights_file
@@ -23,7 +24,9 @@ def stages(config: TextDemoConfig) -> list[Stage]:
     """
     file = weights_file(config.checkpoint, "checkpoint")
     about = file.stat()
-    made_of = [[str(file), about.st_size, about.st_mtime_ns], config]
+    # Times are of this device: a run that goes on elsewhere measures them anew.
+    origin = Origin.here(resolve_device(config.device), config.threads)
+    made_of = [[str(file), about.st_size, about.st_mtime_ns], config, origin]
     return [
         Stage("look", partial(look, config), (), made_of),
         Stage("report", partial(_report, config), ("look",), [config]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from adaptive.core.prior import prior_identity
 from adaptive.core.run import Stage, StageContext
 from adaptive.textscale.network.files import weights_file
 from adaptive.textscale.train import stages
@@ -23,13 +24,15 @@ def train_stages(config: TextTrainConfig) -> list[Stage]:
     found = {name: stages.open_images(config, name) for name in stages.used(config)}
     images = {name: each.identity() for name, each in found.items()}
     start = _identity(config.net.init)
+    prior = prior_identity(config.net.prior)
     # Not the number of workers: a training goes on with another.
     made_of = [images, config.data.train, config.data.valid]
     plan = [Stage("data", partial(stages.describe_data, config), (), made_of)]
     if config.train.mining:
-        plan.append(Stage("mine", partial(stages.mine, config), ("data",), [start, config.detect]))
+        made_of = [start, prior, config.detect]
+        plan.append(Stage("mine", partial(stages.mine, config), ("data",), made_of))
     needs = ("data", "mine") if config.train.mining else ("data",)
-    made_of = [config.net, start, config.sample, config.train]
+    made_of = [config.net, prior, start, config.sample, config.train]
     plan.append(Stage("train", partial(stages.train, config), needs, made_of))
     plan.append(Stage("export", stages.export, ("train",)))
     if config.data.valid is not None:

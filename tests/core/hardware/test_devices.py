@@ -78,6 +78,10 @@ def test_the_cpu_is_measured_once():
     assert device_name("cpu") == spec.name
 
 
+def test_what_is_neither_cpu_nor_cuda_has_a_name():
+    assert device_name("mps").endswith("-mps")
+
+
 def test_a_published_device_need_not_be_present():
     assert detect("mi300x") is DEVICES["mi300x"]
 

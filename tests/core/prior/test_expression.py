@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from some_priors import GEOMETRY, images, some_prior
 
 from adaptive.core.errors import UserError
-from adaptive.core.prior import PRIORS, GainPrior, MapPrior, build_prior
+from adaptive.core.prior import (
+    PRIORS,
+    GainPrior,
+    LearnedPrior,
+    MapPrior,
+    build_prior,
+    prior_identity,
+)
 
 CHEAP = ["gain", "blur", "sobel", "centre", "centre(sigma=0.3)", "random(seed=3)"]
 names = st.sampled_from(CHEAP)
@@ -166,3 +173,60 @@ def test_what_is_offered_may_be_left():
     assert torch.equal(score("gain", offers=offers), score("gain"))
     with pytest.raises(UserError, match="no prior here takes the setting 'sigma'"):
         build_prior("gain", sigma=0.3)
+
+
+def test_a_prior_is_known_by_its_text_and_the_weights_that_it_names(tmp_path):
+    file = tmp_path / "prior.safetensors"
+    LearnedPrior(width=4).save(file)
+    text = f"gain * (learned(weights='{file}', width=4) + entropy(bins=9))"
+    build_prior(text)
+    before = prior_identity(text)
+    assert before == [text, [[str(file), file.stat().st_size, file.stat().st_mtime_ns]]]
+    assert prior_identity(text) == before
+    LearnedPrior(width=4).save(file)
+    assert prior_identity(text) != before
+    assert prior_identity("gain * entropy(bins=9)") == ["gain * entropy(bins=9)", []]
+    assert prior_identity(None) is None
+
+
+def test_of_a_directory_all_files_count_unless_the_prior_knows_better(tmp_path, monkeypatch):
+    class Maps(MapPrior):
+        def __init__(self, *, folder: str, name: str = "", alpha: float | None = None):
+            super().__init__(alpha=alpha)
+
+        def saliency(self, image_BCHW, geometry):
+            return image_BCHW[:, 0]
+
+    class Flat(Maps):
+        @classmethod
+        def files(cls, **settings):
+            return super().files(**settings)[:1]
+
+    monkeypatch.setitem(PRIORS._items, "maps", Maps)
+    monkeypatch.setitem(PRIORS._items, "flat", Flat)
+    (tmp_path / "b").mkdir()
+    for name in ("a.npy", "b/c.npy"):
+        (tmp_path / name).write_text("map")
+
+    def names(expression: str) -> list[str]:
+        identity = prior_identity(expression)
+        assert identity is not None
+        return [path for path, *_ in identity[1]]
+
+    everything = [str(tmp_path / name) for name in ("a.npy", "b/c.npy")]
+    assert names(f"maps(folder='{tmp_path}', name='')") == everything
+    assert names(f"flat(folder='{tmp_path}')") == everything[:1]
+    assert names(f"maps(folder='{tmp_path}/none')") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gain(", "is no expression of priors"),
+        ("gian(bins=3)", "unknown prior 'gian'"),
+        ("1 * gain(bins=3)", "column 15: gain has no setting 'bins'"),
+    ],
+)
+def test_an_expression_that_cannot_be_made_has_no_identity(text, words):
+    with pytest.raises(UserError, match=words):
+        prior_identity(text)
