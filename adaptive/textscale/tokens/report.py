@@ -63,11 +63,11 @@ def _covered(name: str, row: dict[str, Any], shares: list[float]) -> dict[str, A
 def _found(report: Report, found: dict[str, Any]) -> None:
     report.section("Words found")
     curves: dict[str, list[tuple[float, float]]] = {}
-    for name, row in found.items():
-        if name == "full" or name.startswith("rival."):
+    for row in found.values():
+        if row["prior"] is None:
             continue
         start = [(1.0, 100 * found["full"]["f"])] if "full" in found else []
-        curves.setdefault(name.rpartition(".")[0], start).append((row["tokens"], 100 * row["f"]))
+        curves.setdefault(row["prior"], start).append((row["tokens"], 100 * row["f"]))
     if curves:
         report.figure(
             curves_plot(curves, x="share of the full grid's tokens", y="F (%)"),

@@ -153,9 +153,10 @@ def detect(config: TextTokensConfig, context: StageContext) -> None:
                 return telling(tracked, prior, config.side, tree)
 
             measured = run_baseline(images, look, told)
-            table[name] = _numbers(measured, share, _gmac(detector, images, look, told))
+            gmac = _gmac(detector, images, look, told)
+            table[name] = _numbers(measured, share, gmac, None if share == 1 else label)
             atomic_write_json(context.dir / TABLE, table)
-    context.summary({f"{n}.{k}": v for n, row in table.items() for k, v in row.items()})
+    context.summary(_flat(table))
 
 
 def rival(config: TextTokensConfig, context: StageContext) -> None:
@@ -172,7 +173,7 @@ def rival(config: TextTokensConfig, context: StageContext) -> None:
         measured = run_baseline(images, look, told)
         table[f"rival.{side}"] = _numbers(measured, 1.0, _gmac(detector, images, look, told))
     atomic_write_json(context.dir / TABLE, table)
-    context.summary({f"{n}.{k}": v for n, row in table.items() for k, v in row.items()})
+    context.summary(_flat(table))
 
 
 def tree_of(config: TextTokensConfig) -> Geometry:
@@ -251,7 +252,15 @@ def _gmac(
     return counted_macs(lambda: look(image_HW3)) / 1e9
 
 
-def _numbers(measured: Measured, share: float, gmac: float | None) -> dict[str, Any]:
+def _numbers(
+    measured: Measured, share: float, gmac: float | None, prior: str | None = None
+) -> dict[str, Any]:
+    """A row of a table; ``prior`` is the name of the one that chose the tokens, if one did."""
     bands = recall_by_height(zip(measured.words, measured.matches, strict=True))
     heights = {f"recall.{name}": band.recall for name, band in bands.items()}
-    return {"tokens": share, **measured.numbers(), "gmac": gmac, **heights}
+    return {"prior": prior, "tokens": share, **measured.numbers(), "gmac": gmac, **heights}
+
+
+def _flat(table: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A table's numbers for the summary, where names of rows say whose they are."""
+    return {f"{n}.{k}": v for n, row in table.items() for k, v in row.items() if k != "prior"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import cv2
 import pytest
 from tiny_text import Scenes, make_net
@@ -25,6 +27,12 @@ def data(tmp_path):
         cv2.imwrite(str(tmp_path / f"images/{name}.png"), image_HW3[..., ::-1])
         (tmp_path / f"images/gt_{name}.txt").write_text(format_words(words))
     return f"data.images={tmp_path / 'images'}"
+
+
+def legends(page):
+    """What the legends of the figures in a part of a page say, each once."""
+    keys = [part.split("<defs>")[0] for part in page.split('-legend_1">')[1:]]
+    return {text for key in keys for text in re.findall(r">([^<>]+)</text>", key)}
 
 
 def test_what_is_covered_needs_no_network(data, tmp_path):
@@ -61,6 +69,9 @@ def test_a_network_is_judged_at_each_share_by_each_prior(data, tmp_path):
     assert summary["full.megapixels"] == pytest.approx(128 * 128 / 1e6)
     page = result.report.read_text()
     assert "Words found" in page and page.count("<figure>") == 3
+    # A curve of words found for each prior, named as those of words covered are.
+    covered, found = (legends(part) for part in page.split("Words found</h2>"))
+    assert covered == found == {"oracle", "text"}
 
 
 @pytest.mark.parametrize(
