@@ -99,13 +99,9 @@ def _pictures(
     from safetensors.numpy import load_file
 
     kept = load_file(context.input("cover") / PICTURES)
-    pixel_3HW = kept.get("pixel_3HW")
-    if pixel_3HW is None:  # it could not be read
-        return
-    names = [name for name in shown if f"{name}.box_N3" in kept]
-    pixel_B3HW = np.stack([pixel_3HW] * len(names))
+    pixel_B3HW = np.stack([kept["pixel_3HW"]] * len(shown))
     report.section("Where they lie").figure(
-        mosaic_plot(pixel_B3HW, [kept[f"{name}.box_N3"] for name in names], names, 2),
+        mosaic_plot(pixel_B3HW, [kept[f"{name}.box_N3"] for name in shown], shown, 2),
         f"The photograph with most words, with {picture_share(config):g} of the tokens",
     )
 
