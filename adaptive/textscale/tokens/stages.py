@@ -139,12 +139,13 @@ def detect(config: TextTokensConfig, context: StageContext) -> None:
     """F of the network at every share of the tokens, where each prior puts them."""
     images, tree = open_images(config.data, config.seed), tree_of(config)
     detector = build_detector(config.detector, context.device)
-    table: dict[str, Any] = {}
+    table = _measured_before(context)
     for label, prior in make_priors(config, context.device).items():
         for share in sorted(config.shares, reverse=True):
-            if share == 1 and "full" in table:
-                continue  # no prior is asked
+            # With all of the tokens no prior is asked.
             name = "full" if share == 1 else f"{label}.{share:g}"
+            if name in table:
+                continue
             detector.net.spend(share, prior)
             look = _whole_images(detector, config.side, tree.max_patch)
 
@@ -163,8 +164,10 @@ def rival(config: TextTokensConfig, context: StageContext) -> None:
     """F of the other detector on whole images of several sizes."""
     images = open_images(config.data, config.seed)
     detector = build_detector(config.rival, context.device, "rival.path")
-    table: dict[str, Any] = {}
+    table = _measured_before(context)
     for side in config.sides:
+        if f"rival.{side}" in table:
+            continue
         look = _whole_images(detector, side, getattr(detector, "multiple", AdaptConfig().stride))
 
         def told(samples: Any, name: str = f"rival {side}") -> Iterator[Sample]:
@@ -172,7 +175,7 @@ def rival(config: TextTokensConfig, context: StageContext) -> None:
 
         measured = run_baseline(images, look, told)
         table[f"rival.{side}"] = _numbers(measured, 1.0, _gmac(detector, images, look, told))
-    atomic_write_json(context.dir / TABLE, table)
+        atomic_write_json(context.dir / TABLE, table)
     context.summary(_flat(table))
 
 
@@ -206,6 +209,14 @@ def read_table(context: StageContext, stage: str) -> dict[str, Any]:
     if stage not in context.needs:
         return {}
     return json.loads((context.input(stage) / TABLE).read_text(encoding="utf-8"))
+
+
+def _measured_before(context: StageContext) -> dict[str, Any]:
+    """The rows that an interrupted attempt at a stage has left, each of them whole."""
+    path = context.dir / TABLE
+    if not context.resumed or not path.is_file():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _order(prior: Prior, seen: View, device: str) -> tuple[SplitOrder, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import cv2
@@ -13,6 +14,7 @@ import adaptive
 from adaptive.core.errors import UserError
 from adaptive.textscale.data.icdar import format_words
 from adaptive.textscale.network import save_net
+from adaptive.textscale.tokens import stages
 from adaptive.textscale.tokens.config import names_of
 
 SMALL = ["shares=[1,0.5,0.3]", "sides=[96]", "device=cpu"]
@@ -74,6 +76,40 @@ def test_a_network_is_judged_at_each_share_by_each_prior(data, tmp_path):
     assert covered == found == {"oracle", "text"}
 
 
+def test_what_was_measured_before_a_stop_is_not_measured_again(data, tmp_path, monkeypatch):
+    save_net(make_vit_net(), tmp_path / "net.safetensors")
+    save_net(make_net(), tmp_path / "other.safetensors")
+    changes = [f"detector.path={tmp_path}/net.safetensors", "side=96", "priors=[gain]"]
+    changes += [f"rival.path={tmp_path}/other.safetensors", "sides=[96,128]"]
+    experiment = adaptive.load("quad_textprior", data, *SMALL, *changes)
+    calls: list[int] = []
+    measure = stages.run_baseline
+
+    def stopping(*arguments):
+        """Once within the last row of each of the two stages: calls 3 and 6."""
+        calls.append(1)
+        if len(calls) in (3, 6):
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(stages, "run_baseline", stopping)
+    run, kept = tmp_path / "run", {}
+    for stage, rows in (("detect", {"full", "gain.0.5"}), ("rival", {"rival.96"})):
+        with pytest.raises(KeyboardInterrupt):
+            experiment.run(run)
+        left = json.loads((run / f"artifacts/.{stage}.partial/table.json").read_text())
+        assert set(left) == rows
+        kept |= left
+    summary = experiment.run(run).summary
+    assert len(calls) == 5 + 2  # rows, and those that were cut short
+    assert {n.removesuffix(".f") for n in summary if n.endswith(".f")} == {
+        *kept,
+        "gain.0.3",
+        "rival.128",
+    }
+    assert all(summary[f"{n}.ms_per_image"] == row["ms_per_image"] for n, row in kept.items())
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -81,6 +117,7 @@ def test_a_network_is_judged_at_each_share_by_each_prior(data, tmp_path):
         ("priors=[]", "priors is empty"),
         ("cover.whole=0", "cover.whole=0.0 must lie above 0"),
         ("cover.legible=-1", "cover.legible=-1.0 must be above 0"),
+        ("rival.path=a sides=[]", "sides is empty: name long sides for rival.path"),
         ("side=-1", "side=-1 must be a long side"),
         ("detector.kind=onnx", "detector.kind=onnx has no tokens"),
         ("data.images=''", "data.images is empty"),
@@ -88,7 +125,7 @@ def test_a_network_is_judged_at_each_share_by_each_prior(data, tmp_path):
 )
 def test_settings_that_mean_nothing(data, change, words):
     with pytest.raises(UserError, match=words):
-        adaptive.load("quad_textprior", data, change)
+        adaptive.load("quad_textprior", data, *change.split())
 
 
 def test_priors_have_short_names_where_these_tell_them_apart():
