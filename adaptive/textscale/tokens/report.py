@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from adaptive.core.report import Report, curves_plot
 from adaptive.core.report.mosaic import mosaic_plot
 from adaptive.core.run import StageContext
+from adaptive.textscale.compare.stages import UNREADABLE
 from adaptive.textscale.evaluate.by_height import BANDS
 from adaptive.textscale.tokens.config import TextTokensConfig
 from adaptive.textscale.tokens.stages import PICTURES, picture_share, read_table
@@ -17,7 +19,13 @@ from adaptive.textscale.tokens.stages import PICTURES, picture_share, read_table
 def report_tokens(config: TextTokensConfig, context: StageContext) -> None:
     """Writes ``report.html``: words covered, words found, and where the tokens lie."""
     shown = read_table(context, "cover")
+    unreadable = json.loads((context.input("cover") / UNREADABLE).read_text(encoding="utf-8"))
     report = Report("Tokens where text is", config.data.images)
+    if unreadable:
+        report.text(
+            f"Photographs that could not be read and were left out: {len(unreadable)} "
+            f"({', '.join(unreadable[:5])}{', ...' if len(unreadable) > 5 else ''})."
+        )
     report.section("Words covered").text(
         f"A word is covered when {config.cover.whole:.0%} of its area lies in patches that show it "
         f"at {config.cover.legible:g} pixels of height, or in the finest ones. No network is asked."

@@ -21,7 +21,7 @@ from adaptive.core.run import StageContext, atomic_path, atomic_write_json
 from adaptive.core.solvers.quadtree import Geometry, SplitOrder, split_order
 from adaptive.textscale.baselines import BASELINES, Baseline
 from adaptive.textscale.compare.methods import Measured, run_baseline
-from adaptive.textscale.compare.stages import open_images
+from adaptive.textscale.compare.stages import UNREADABLE, open_images, refuse_left_out
 from adaptive.textscale.data.labelled import LabelledImages, Sample
 from adaptive.textscale.data.samples import RenderedImages
 from adaptive.textscale.detector import as_mapper
@@ -123,6 +123,7 @@ def cover(config: TextTokensConfig, context: StageContext) -> None:
         raise UserError("data.images: none of the photographs can be read")
     table = {name: shown.numbers() for name, shown in found.items()}
     atomic_write_json(context.dir / TABLE, table)
+    atomic_write_json(context.dir / UNREADABLE, images.unreadable)
     with atomic_path(context.dir / PICTURES) as path:
         save_file(pictures, path)
     one = next(iter(found.values()))
@@ -177,6 +178,15 @@ def rival(config: TextTokensConfig, context: StageContext) -> None:
         table[f"rival.{side}"] = _numbers(measured, 1.0, _gmac(detector, images, look, told))
         atomic_write_json(context.dir / TABLE, table)
     context.summary(_flat(table))
+
+
+def refuse_unreadable(config: TextTokensConfig, context: StageContext) -> None:
+    """Ends a run whose set held unreadable photographs as failed, after all others are measured.
+
+    Raises:
+        UserError: there were such photographs.
+    """
+    refuse_left_out(config.data.images, context.input("cover"))
 
 
 def tree_of(config: TextTokensConfig) -> Geometry:

@@ -48,6 +48,20 @@ def test_what_is_covered_needs_no_network(data, tmp_path):
     assert summary["all_words.oracle.median"] < summary["all_words.random.median"] <= 1
     page = result.report.read_text()
     assert page.count("<figure>") == 2 and "Words found" not in page and "centre" in page
+    assert "left out" not in page
+
+
+def test_unreadable_photographs_are_counted_and_end_the_run_as_failed(data, tmp_path):
+    for name in ("dark", "torn"):
+        (tmp_path / f"images/{name}.png").write_bytes(b"no image")
+        (tmp_path / f"images/gt_{name}.txt").write_text("")
+    experiment = adaptive.load("quad_textprior", data, *SMALL, "priors=[gain]")
+    told = r"2 photographs of data.images=.* left out: dark, torn; the numbers are of the others"
+    for _ in range(2):  # a second start tells it again
+        with pytest.raises(UserError, match=told):
+            experiment.run(tmp_path / "run")
+    page = (tmp_path / "run/artifacts/report/report.html").read_text()
+    assert "were left out: 2 (dark, torn)." in page
 
 
 def test_a_network_is_judged_at_each_share_by_each_prior(data, tmp_path):
