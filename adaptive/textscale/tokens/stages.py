@@ -30,6 +30,7 @@ from adaptive.textscale.evaluate.by_height import BANDS, recall_by_height
 from adaptive.textscale.settings import AdaptConfig
 from adaptive.textscale.tokens.config import TextTokensConfig
 from adaptive.textscale.tokens.coverage import Needs
+from adaptive.textscale.tokens.known import KnownWords
 from adaptive.textscale.tokens.views import View, make_priors, telling, view
 
 TABLE = "table.json"
@@ -47,8 +48,9 @@ class Shown:
         covered_NK: whether each word that counts is covered at each share, a row a word.
         height_N: of these words, in pixels of the input.
         least_I: least share at which all words of an image are; of images with words.
-        seconds: of the prior alone, for each image.
-        gmac: of the prior for the first image.
+        seconds: of the prior alone, for each image; none of one that knows the words, whose price
+            says nothing of a method's.
+        gmac: of the prior for the first image; None likewise.
     """
 
     shares: Sequence[float]
@@ -56,7 +58,7 @@ class Shown:
     height_N: list[float] = field(default_factory=list)
     least_I: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    gmac: float = 0.0
+    gmac: float | None = None
 
     def add(self, needs: Needs, rank_S: np.ndarray, whole: float) -> None:
         """One more image, whose nodes are split in an order."""
@@ -78,7 +80,7 @@ class Shown:
             "covered": self._means(covered_NK),
             "by_height": {n: self._means(covered_NK[here_N]) for n, here_N in inside.items()},
             "all_words": dict(zip(("median", "p90"), least, strict=True)),
-            "ms": 1e3 * float(np.median(self.seconds)),
+            "ms": 1e3 * float(np.median(self.seconds)) if self.seconds else None,
             "gmac": self.gmac,
         }
 
@@ -107,11 +109,13 @@ def cover(config: TextTokensConfig, context: StageContext) -> None:
         for label, prior in priors.items():
             (_told,) = telling([(name, image_HW3, words)], prior, config.side, tree)
             shown = found[label]
-            if not count:  # also warms it up
+            priced = not isinstance(prior, KnownWords)
+            if priced and not count:  # also warms it up
                 shown.gmac = _prior_gmac(prior, seen, context.device)
             order, seconds = _order(prior, seen, context.device)
             shown.add(needs, order.rank_BS[0].cpu().numpy(), config.cover.whole)
-            shown.seconds.append(seconds)
+            if priced:
+                shown.seconds.append(seconds)
             if pictured:
                 leaves = order.leaves(tokens_at(seen.geometry, picture_share(config)))
                 box_N3 = seen.geometry.boxes[leaves.node_BN[0].cpu().numpy()]
@@ -155,8 +159,12 @@ def detect(config: TextTokensConfig, context: StageContext) -> None:
                 return telling(tracked, prior, config.side, tree)
 
             measured = run_baseline(images, look, told)
-            gmac = _gmac(detector, images, look, told)
-            table[name] = _numbers(measured, share, gmac, None if share == 1 else label)
+            asked = None if share == 1 else label
+            if asked and isinstance(prior, KnownWords):  # its price is no method's
+                table[name] = _numbers(measured, share, None, asked) | {"ms_per_image": None}
+            else:
+                gmac = _gmac(detector, images, look, told)
+                table[name] = _numbers(measured, share, gmac, asked)
             atomic_write_json(context.dir / TABLE, table)
     context.summary(_flat(table))
 

@@ -48,7 +48,7 @@ def test_what_is_covered_needs_no_network(data, tmp_path):
     assert summary["all_words.oracle.median"] < summary["all_words.random.median"] <= 1
     page = result.report.read_text()
     assert page.count("<figure>") == 2 and "Words found" not in page and "centre" in page
-    assert "left out" not in page
+    assert "could not be read" not in page
 
 
 def test_unreadable_photographs_are_counted_and_end_the_run_as_failed(data, tmp_path):
@@ -71,23 +71,30 @@ def test_a_network_is_judged_at_each_share_by_each_prior(data, tmp_path):
     text = f"text(net='{tmp_path}/other.safetensors', side=96)"
     changes = [f"detector.path={tmp_path}/net.safetensors", "detector.threshold=0.05"]
     changes += [f"rival.path={tmp_path}/other.safetensors", "side=128"]
-    changes += [f'priors=[oracle,"{text}"]']
+    changes += [f'priors=[oracle,gain,"{text}"]']
     result = adaptive.load("quad_textprior", data, *SMALL, *changes).run(tmp_path / "run")
     summary = result.summary
     assert summary["input"] == "128x128"  # 128 x 107, padded to patches of 32
     ways = {name.removesuffix(".f") for name in summary if name.endswith(".f")}
-    assert ways == {"full", "oracle.0.5", "oracle.0.3", "text.0.5", "text.0.3", "rival.96"}
-    macs = [summary[f"{way}.gmac"] for way in ("oracle.0.3", "oracle.0.5", "full")]
+    chosen = {f"{prior}.{share}" for prior in ("oracle", "gain", "text") for share in (0.5, 0.3)}
+    assert ways == {"full", "rival.96"} | chosen
+    macs = [summary[f"{way}.gmac"] for way in ("gain.0.3", "gain.0.5", "full")]
     assert macs == sorted(macs) and macs[0] < macs[-1]
     # The look of the prior counts.
-    more = summary["text.0.5.gmac"] - summary["oracle.0.5.gmac"]
+    more = summary["text.0.5.gmac"] - summary["gain.0.5.gmac"]
     assert more == pytest.approx(summary["prior.text.gmac"], rel=1e-6) and more > 0
     assert summary["full.megapixels"] == pytest.approx(128 * 128 / 1e6)
     page = result.report.read_text()
     assert "Words found" in page and page.count("<figure>") == 3
     # A curve of words found for each prior, named as those of words covered are.
     covered, found = (legends(part) for part in page.split("Words found</h2>"))
-    assert covered == found == {"oracle", "text"}
+    assert covered == found == {"oracle", "gain", "text"}
+    # Whoever knows the words has no price; all others have one.
+    prices = {n: v for n, v in summary.items() if n.endswith((".gmac", ".ms", ".ms_per_image"))}
+    left_out = {f"oracle.{share}.{k}" for share in (0.5, 0.3) for k in ("gmac", "ms_per_image")}
+    left_out |= {"prior.oracle.ms", "prior.oracle.gmac"}
+    assert {name for name, price in prices.items() if price is None} == left_out
+    assert "so that its milliseconds and GMAC are left out" in page
 
 
 def test_what_was_measured_before_a_stop_is_not_measured_again(data, tmp_path, monkeypatch):
