@@ -121,12 +121,13 @@ def coverage(run: Path) -> dict[str, Any]:
 
 
 def training(run: Path) -> dict[str, Any]:
-    """What a text network was trained on, and for how long."""
+    """What a text network was trained on, where, and for how long."""
     import yaml
 
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     summary = read(run / "summary.json")
     return {
+        "device": read(run / "run.json")["device"]["name"],
         "recipe": config["name"],
         "size": config["net"]["size"],
         "steps": config["train"]["steps"],
@@ -162,13 +163,14 @@ def page(record: Mapping[str, Any]) -> str:
     for run in record["coverage"].values():
         text += [covered(run)]
     for name, how in record["networks"].items():
+        where = f" on {how['device']}" if "device" in how else ""  # older records do not tell
         images = " and ".join(
             f"{count} of {key.split('.')[1]}" for key, count in how["images"].items()
         )
         text += [
             f"The text network `{name}` saw little: `{how['recipe']}` with size {how['size']} on "
             f"{images}, {how['steps']} steps of {how['batch']} samples of {how['side']} pixels, "
-            f"{how['seconds'] / 60:.0f} minutes on this CPU. A trained one is not measured yet."
+            f"{how['seconds'] / 60:.0f} minutes{where}. A trained one is not measured yet."
         ]
     text += ["## What do tokens cost?", timed_about(record)]
     for size, rows in record["times"].items():
@@ -201,8 +203,9 @@ def covered(run: Mapping[str, Any]) -> str:
 
 def timed_about(record: Mapping[str, Any]) -> str:
     """What the times are of."""
+    threads = "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
     return (
-        f"Milliseconds of an image, medians in turns, {record['threads']} thread; the prior's time "
+        f"Milliseconds of an image, medians in turns, {threads}; the prior's time "
         "and GMAC are counted. The input is padded to whole coarsest patches. Times of gain and of "
         "chance differ by what the priors take."
     )
@@ -258,14 +261,17 @@ def main(argv: list[str] | None = None) -> None:
     command = f"python experiments/textscale_vit.py --coverage {runs}"
     if arguments.network:
         command += f" --network {' '.join(map(str, arguments.network))}"
+    command += f" --device {arguments.device} --threads {arguments.threads}"
+    command += f" --seconds {arguments.seconds:g}"
     try:
         if arguments.coverage:
             device = resolve_device(arguments.device)
             record = started(arguments.results, command, device, arguments.commit, "times")
-            record["threads"] = arguments.threads
             record["coverage"] = {run.name: coverage(run) for run in arguments.coverage}
             record["networks"] = {str(run): training(run) for run in arguments.network}
-            record["times"] = record["times"] or times(device, arguments.threads, arguments.seconds)
+            if not record["times"]:
+                record["times"] = times(device, arguments.threads, arguments.seconds)
+                record["threads"] = arguments.threads
             atomic_write_json(arguments.results, record)
         atomic_write_text(arguments.out, page(read(arguments.results)))
     except UserError as error:

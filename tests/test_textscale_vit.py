@@ -58,6 +58,7 @@ def test_a_page_says_what_the_results_say(record):
     assert "| small | 640x640 | 1.0 | 20 | 1% |" in text
     assert "12 % of the tokens show every word" in text and "pixel gain takes 70 %" in text
     assert "`runs/a` saw little: `r` with size nano on 3 of scenes, 7 steps of 8" in text
+    assert "2 minutes. A trained one" in text  # nothing tells where
     quarter = 10.0 * 2**6  # of gain
     assert f"25% of the tokens take {quarter / 80:.0%} of the full grid's time, " in text
     assert "all of them take 4.00 times `small`'s" in text
@@ -76,6 +77,61 @@ def test_results_are_written_and_a_missing_one_is_told(record, tmp_path, monkeyp
     (tmp_path / "r.json").write_text(json.dumps(record))
     script.main(out)
     assert (tmp_path / "page.md").read_text() == script.page(record)
+
+
+@pytest.fixture
+def runs(tmp_path, record, monkeypatch):
+    """A finished run of quad_textprior and one of training, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    copied = record["coverage"]["cover16"]
+    about = {"command": "x", "started": "2026-01-02T03:04", "git": None, "device": {"name": "H100"}}
+    cover = {"cover": copied["cover"], "shares": copied["shares"]}
+    net = {"name": "r", "net": {"size": "nano"}, "train": {"steps": 7, "batch": 8}}
+    for name, config, summary in (
+        ("cover16", cover, copied["summary"]),
+        ("net", net | {"sample": {"side": 64}}, {"train.seconds": 120, "data.scenes.images": 3}),
+    ):
+        (tmp_path / name / "artifacts/cover").mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text(json.dumps(about))
+        (tmp_path / name / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "cover16/artifacts/cover/table.json").write_text(json.dumps(copied["priors"]))
+
+
+@pytest.mark.usefixtures("runs")
+def test_times_stay_with_the_settings_that_they_were_measured_with(record, tmp_path, monkeypatch):
+    asked = []
+
+    def times(*settings):
+        asked.append(settings)
+        return record["times"]
+
+    monkeypatch.setattr(script, "times", times)
+    given = ["--coverage", "cover16", "--network", "net", "--results", "r.json", "--out", "page.md"]
+    timing = ["--device", "cpu", "--threads", "2", "--seconds", "7.5"]
+    for _ in range(2):  # the second start has nothing left to time
+        script.main([*given, *timing])
+    assert asked == [("cpu", 2, 7.5)]
+    kept = json.loads((tmp_path / "r.json").read_text())
+    assert kept["threads"] == 2
+    assert kept["command"].endswith("--coverage cover16 --network net " + " ".join(timing))
+    text = (tmp_path / "page.md").read_text()
+    assert "medians in turns, 2 threads; " in text
+    assert "7 steps of 8 samples of 64 pixels, 2 minutes on H100. " in text
+    for other in (["--threads", "1"], ["--seconds", "8"], ["--device", "auto"]):
+        with pytest.raises(SystemExit, match="is of .*move it away"):
+            script.main([*given, *timing, *other])
+    assert json.loads((tmp_path / "r.json").read_text()) == kept
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_start_that_times_nothing_leaves_the_threads_alone(record, tmp_path, monkeypatch):
+    """Even where it goes on with a record whose command named none."""
+    monkeypatch.setattr(script, "started", lambda *_: record | {"threads": 1})
+    given = ["--coverage", "cover16", "--results", "r.json", "--out", "page.md", "--threads", "2"]
+    script.main(given)
+    assert json.loads((tmp_path / "r.json").read_text())["threads"] == 1
+    assert "medians in turns, 1 thread; " in (tmp_path / "page.md").read_text()
 
 
 def test_networks_are_timed_in_turns(monkeypatch):

@@ -165,11 +165,20 @@ def refuse_unreadable(config: TextEvalConfig, context: StageContext) -> None:
     Raises:
         UserError: there were such photographs.
     """
-    names = json.loads((context.input("second") / UNREADABLE).read_text(encoding="utf-8"))
+    refuse_left_out(config.data.images, context.input("second"))
+
+
+def refuse_left_out(images: str, directory: Path) -> None:
+    """Names the photographs of ``images`` that the stage of a directory had to leave out.
+
+    Raises:
+        UserError: there were such photographs.
+    """
+    names = json.loads((directory / UNREADABLE).read_text(encoding="utf-8"))
     if names:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise UserError(
-            f"{len(names)} photographs of data.images={config.data.images} could not be read and "
+            f"{len(names)} photographs of data.images={images} could not be read and "
             f"were left out: {listed}; the numbers are of the others"
         )
 

@@ -64,6 +64,8 @@ class TextTokensConfig(TaskConfig):
             raise UserError(f"shares={list(self.shares)} must be shares of the grid, above 0 to 1")
         if any(side < 1 for side in self.sides):
             raise UserError(f"sides={self.sides} must be long sides in pixels")
+        if self.rival.path and not self.sides:
+            raise UserError("sides is empty: name long sides for rival.path, such as sides=[640]")
         if self.side < 0:
             raise UserError(f"side={self.side} must be a long side in pixels, or 0")
         self.cover.validate()

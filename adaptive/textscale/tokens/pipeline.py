@@ -1,4 +1,4 @@
-"""``textscale_tokens`` as stages of files: cover [-> detect] [-> rival] -> report."""
+"""``textscale_tokens`` as stages of files: cover [-> detect] [-> rival] -> report -> readable."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def tokens_stages(config: TextTokensConfig) -> list[Stage]:
         beside.append(detector_identity(config.rival, "rival.path"))
         plan.append(Stage("rival", partial(stages.rival, config), (), beside))
     plan.append(Stage("report", partial(_report, config), tuple(s.name for s in plan), [config]))
+    plan.append(Stage("readable", partial(stages.refuse_unreadable, config), ("cover",)))
     return plan
 
 

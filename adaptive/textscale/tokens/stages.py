@@ -21,7 +21,7 @@ from adaptive.core.run import StageContext, atomic_path, atomic_write_json
 from adaptive.core.solvers.quadtree import Geometry, SplitOrder, split_order
 from adaptive.textscale.baselines import BASELINES, Baseline
 from adaptive.textscale.compare.methods import Measured, run_baseline
-from adaptive.textscale.compare.stages import open_images
+from adaptive.textscale.compare.stages import UNREADABLE, open_images, refuse_left_out
 from adaptive.textscale.data.labelled import LabelledImages, Sample
 from adaptive.textscale.data.samples import RenderedImages
 from adaptive.textscale.detector import as_mapper
@@ -30,6 +30,7 @@ from adaptive.textscale.evaluate.by_height import BANDS, recall_by_height
 from adaptive.textscale.settings import AdaptConfig
 from adaptive.textscale.tokens.config import TextTokensConfig
 from adaptive.textscale.tokens.coverage import Needs
+from adaptive.textscale.tokens.known import KnownWords
 from adaptive.textscale.tokens.views import View, make_priors, telling, view
 
 TABLE = "table.json"
@@ -47,8 +48,9 @@ class Shown:
         covered_NK: whether each word that counts is covered at each share, a row a word.
         height_N: of these words, in pixels of the input.
         least_I: least share at which all words of an image are; of images with words.
-        seconds: of the prior alone, for each image.
-        gmac: of the prior for the first image.
+        seconds: of the prior alone, for each image; none of one that knows the words, whose price
+            says nothing of a method's.
+        gmac: of the prior for the first image; None likewise.
     """
 
     shares: Sequence[float]
@@ -56,7 +58,7 @@ class Shown:
     height_N: list[float] = field(default_factory=list)
     least_I: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    gmac: float = 0.0
+    gmac: float | None = None
 
     def add(self, needs: Needs, rank_S: np.ndarray, whole: float) -> None:
         """One more image, whose nodes are split in an order."""
@@ -78,7 +80,7 @@ class Shown:
             "covered": self._means(covered_NK),
             "by_height": {n: self._means(covered_NK[here_N]) for n, here_N in inside.items()},
             "all_words": dict(zip(("median", "p90"), least, strict=True)),
-            "ms": 1e3 * float(np.median(self.seconds)),
+            "ms": 1e3 * float(np.median(self.seconds)) if self.seconds else None,
             "gmac": self.gmac,
         }
 
@@ -107,11 +109,13 @@ def cover(config: TextTokensConfig, context: StageContext) -> None:
         for label, prior in priors.items():
             (_told,) = telling([(name, image_HW3, words)], prior, config.side, tree)
             shown = found[label]
-            if not count:  # also warms it up
+            priced = not isinstance(prior, KnownWords)
+            if priced and not count:  # also warms it up
                 shown.gmac = _prior_gmac(prior, seen, context.device)
             order, seconds = _order(prior, seen, context.device)
             shown.add(needs, order.rank_BS[0].cpu().numpy(), config.cover.whole)
-            shown.seconds.append(seconds)
+            if priced:
+                shown.seconds.append(seconds)
             if pictured:
                 leaves = order.leaves(tokens_at(seen.geometry, picture_share(config)))
                 box_N3 = seen.geometry.boxes[leaves.node_BN[0].cpu().numpy()]
@@ -123,6 +127,7 @@ def cover(config: TextTokensConfig, context: StageContext) -> None:
         raise UserError("data.images: none of the photographs can be read")
     table = {name: shown.numbers() for name, shown in found.items()}
     atomic_write_json(context.dir / TABLE, table)
+    atomic_write_json(context.dir / UNREADABLE, images.unreadable)
     with atomic_path(context.dir / PICTURES) as path:
         save_file(pictures, path)
     one = next(iter(found.values()))
@@ -139,12 +144,13 @@ def detect(config: TextTokensConfig, context: StageContext) -> None:
     """F of the network at every share of the tokens, where each prior puts them."""
     images, tree = open_images(config.data, config.seed), tree_of(config)
     detector = build_detector(config.detector, context.device)
-    table: dict[str, Any] = {}
+    table = _measured_before(context)
     for label, prior in make_priors(config, context.device).items():
         for share in sorted(config.shares, reverse=True):
-            if share == 1 and "full" in table:
-                continue  # no prior is asked
+            # With all of the tokens no prior is asked.
             name = "full" if share == 1 else f"{label}.{share:g}"
+            if name in table:
+                continue
             detector.net.spend(share, prior)
             look = _whole_images(detector, config.side, tree.max_patch)
 
@@ -153,17 +159,24 @@ def detect(config: TextTokensConfig, context: StageContext) -> None:
                 return telling(tracked, prior, config.side, tree)
 
             measured = run_baseline(images, look, told)
-            table[name] = _numbers(measured, share, _gmac(detector, images, look, told))
+            asked = None if share == 1 else label
+            if asked and isinstance(prior, KnownWords):  # its price is no method's
+                table[name] = _numbers(measured, share, None, asked) | {"ms_per_image": None}
+            else:
+                gmac = _gmac(detector, images, look, told)
+                table[name] = _numbers(measured, share, gmac, asked)
             atomic_write_json(context.dir / TABLE, table)
-    context.summary({f"{n}.{k}": v for n, row in table.items() for k, v in row.items()})
+    context.summary(_flat(table))
 
 
 def rival(config: TextTokensConfig, context: StageContext) -> None:
     """F of the other detector on whole images of several sizes."""
     images = open_images(config.data, config.seed)
     detector = build_detector(config.rival, context.device, "rival.path")
-    table: dict[str, Any] = {}
+    table = _measured_before(context)
     for side in config.sides:
+        if f"rival.{side}" in table:
+            continue
         look = _whole_images(detector, side, getattr(detector, "multiple", AdaptConfig().stride))
 
         def told(samples: Any, name: str = f"rival {side}") -> Iterator[Sample]:
@@ -171,8 +184,17 @@ def rival(config: TextTokensConfig, context: StageContext) -> None:
 
         measured = run_baseline(images, look, told)
         table[f"rival.{side}"] = _numbers(measured, 1.0, _gmac(detector, images, look, told))
-    atomic_write_json(context.dir / TABLE, table)
-    context.summary({f"{n}.{k}": v for n, row in table.items() for k, v in row.items()})
+        atomic_write_json(context.dir / TABLE, table)
+    context.summary(_flat(table))
+
+
+def refuse_unreadable(config: TextTokensConfig, context: StageContext) -> None:
+    """Ends a run whose set held unreadable photographs as failed, after all others are measured.
+
+    Raises:
+        UserError: there were such photographs.
+    """
+    refuse_left_out(config.data.images, context.input("cover"))
 
 
 def tree_of(config: TextTokensConfig) -> Geometry:
@@ -205,6 +227,14 @@ def read_table(context: StageContext, stage: str) -> dict[str, Any]:
     if stage not in context.needs:
         return {}
     return json.loads((context.input(stage) / TABLE).read_text(encoding="utf-8"))
+
+
+def _measured_before(context: StageContext) -> dict[str, Any]:
+    """The rows that an interrupted attempt at a stage has left, each of them whole."""
+    path = context.dir / TABLE
+    if not context.resumed or not path.is_file():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _order(prior: Prior, seen: View, device: str) -> tuple[SplitOrder, float]:
@@ -251,7 +281,15 @@ def _gmac(
     return counted_macs(lambda: look(image_HW3)) / 1e9
 
 
-def _numbers(measured: Measured, share: float, gmac: float | None) -> dict[str, Any]:
+def _numbers(
+    measured: Measured, share: float, gmac: float | None, prior: str | None = None
+) -> dict[str, Any]:
+    """A row of a table; ``prior`` is the name of the one that chose the tokens, if one did."""
     bands = recall_by_height(zip(measured.words, measured.matches, strict=True))
     heights = {f"recall.{name}": band.recall for name, band in bands.items()}
-    return {"tokens": share, **measured.numbers(), "gmac": gmac, **heights}
+    return {"prior": prior, "tokens": share, **measured.numbers(), "gmac": gmac, **heights}
+
+
+def _flat(table: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A table's numbers for the summary, where names of rows say whose they are."""
+    return {f"{n}.{k}": v for n, row in table.items() for k, v in row.items() if k != "prior"}
