@@ -218,6 +218,11 @@ def test_what_cannot_run_is_told_before_anything_is_computed(home, overrides, wo
         (PartConfig("toy", over="items"), "p.values is empty"),
         (PartConfig("toy", over="items", values=[1, "1"]), "p.values has 1 twice"),
         (PartConfig("toy", {"items": 3}, "items", [1]), "p.set.items is what p.over changes"),
+        (PartConfig("toy", {"a": {"b": 1}}, "a.b", [1]), "p.set.a.b is what p.over changes"),
+        (PartConfig("toy", {"a": {"b": 1}}, "a", [None]), "p.set.a.b is what p.over changes"),
+        (PartConfig("toy", {"a": {"b": 1}}, "a", [{"b": 2}]), "p.set.a.b is what p.over changes"),
+        (PartConfig("toy", {"a": None}, "a.b", [1]), "p.set.a is what p.over changes"),
+        (PartConfig("toy", {"~a": None}, "a.b", [1]), "p.set.~a is what p.over changes"),
         (PartConfig("toy", over="items", values=[1], cost_best="best"), "p.cost_best='best'"),
         (
             PartConfig("toy", over="items", values=[1], reference=ReferenceConfig(cost="x")),
@@ -232,6 +237,21 @@ def test_what_cannot_run_is_told_before_anything_is_computed(home, overrides, wo
 def test_settings_that_mean_nothing(part, words):
     with pytest.raises(UserError, match=re.escape(words)):
         part.validate("p")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        PartConfig("toy", {"budget": {"memory": "1 GB"}}, "budget.latency", [1]),
+        PartConfig("toy", {"budget": {"memory": "1 GB"}}, "budget", [{"latency": 1}]),
+        PartConfig("toy", {"item": 1, "items_a": {"b": 1}}, "items", [1]),
+        # A group's choice, and settings of what is chosen.
+        PartConfig("toy", {"detector": "onnx"}, "detector.path", ["a"]),
+        PartConfig("toy", {"detector": {"path": "a"}}, "detector", ["onnx", "net"]),
+    ],
+)
+def test_settings_beside_those_that_differ(part):
+    part.validate("p")
 
 
 def test_parts_that_there_cannot_be(home):
