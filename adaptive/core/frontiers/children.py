@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from adaptive.core.errors import UserError
 from adaptive.core.frontiers.config import FrontiersConfig
 from adaptive.core.run.atomic import flat
 from adaptive.core.run.experiment import Experiment
-from adaptive.core.run.failure import explain
+from adaptive.core.run.failure import explain, note_failure
 from adaptive.core.run.lock import InUseError, holder, wait_until_free
 from adaptive.core.run.manifest import digest
 from adaptive.core.run.progress import say
@@ -95,7 +96,7 @@ def run_children(
 
     A run that was cut short resumes, one that is done looks whether its inputs have changed, and
     each takes over the stages that another has done just so. One that fails says why, in its
-    ``status.json`` too, and the others go on.
+    ``status.json`` too unless an earlier attempt is done, and the others go on.
 
     Args:
         found: the runs.
@@ -119,6 +120,8 @@ def run_children(
                 traceback.print_exc()
             failed[child.name] = explain(error)
             say(f"error in {directory}: {failed[child.name]}")
+            with contextlib.suppress(OSError):  # a full disk is told already
+                note_failure(directory, failed[child.name])
         else:
             check(directory)
     return failed

@@ -164,6 +164,23 @@ def test_a_failed_run_leaves_the_others_and_the_page_and_is_tried_again(home, ca
     assert run(home, "parts.named=null")["own.points"] == 2
 
 
+def test_a_run_that_cannot_begin_says_why_in_its_directory(home, monkeypatch):
+    def refuse(_stages, directory, *_, **__):
+        if directory.name == "items=6":
+            raise PermissionError(13, "Permission denied", "x")
+        return []
+
+    monkeypatch.setattr("adaptive.core.frontiers.children.take_stages", refuse)
+    with pytest.raises(UserError, match="1 of 3 runs failed: own/items=6: PermissionError"):
+        run(home, "parts.named=null")
+    told = home / "run" / "runs" / "own" / "items=6" / "status.json"
+    status = json.loads(told.read_text())
+    assert status["state"] == "failed" and status["error"].startswith("PermissionError: ")
+    monkeypatch.undo()
+    assert run(home, "parts.named=null")["own.points"] == 2
+    assert json.loads(told.read_text())["state"] == "done"
+
+
 def test_without_its_reference_a_part_has_no_half(home):
     none = run(home, "parts.own.reference.set=null", "parts.named=null")
     assert none["own.at_half"] is None and none["own.points"] == 2
