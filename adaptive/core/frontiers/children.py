@@ -14,7 +14,8 @@ from adaptive.core.collect.gather import Run
 from adaptive.core.errors import UserError
 from adaptive.core.frontiers.config import FrontiersConfig
 from adaptive.core.run.atomic import flat, to_plain
-from adaptive.core.run.directory import RunDir
+from adaptive.core.run.directory import RunDir, made_on
+from adaptive.core.run.environment import describe_device
 from adaptive.core.run.experiment import Experiment
 from adaptive.core.run.failure import explain, note_failure
 from adaptive.core.run.lock import InUseError, holder, wait_until_free
@@ -125,10 +126,7 @@ def run_children(
         directory = home / child.folder
         say(f"[{count}/{len(found)}] {directory}")
         try:
-            # What was timed on another device is not this run's.
-            device = child.experiment.config.device
-            alike = [other for other in found if other.experiment.config.device == device]
-            summary = _run(child, directory, [home / other.folder for other in alike])
+            summary = _run(child, directory, [home / other.folder for other in found])
         except Exception as error:
             if not isinstance(error, UserError):
                 traceback.print_exc()
@@ -144,13 +142,16 @@ def run_children(
 
 
 def _run(child: Child, directory: Path, others: Sequence[Path]) -> dict[str, Any]:
-    experiment = child.experiment
+    experiment, config = child.experiment, child.experiment.config
     while True:
         if owner := holder(directory):
             say(f"waiting for {owner}, which runs {directory}")
             wait_until_free(directory)
-        RunDir(directory).refuse_other_experiment(experiment.config)
-        taken = take_stages(experiment.stages(), directory, others, seed=experiment.config.seed)
+        RunDir(directory).refuse_other_experiment(config)
+        _refuse_other_device(directory, config.device)
+        taken = take_stages(
+            experiment.stages(), directory, others, seed=config.seed, device=config.device
+        )
         if taken:
             say(f"taken over from another run: {', '.join(taken)}")
         try:
@@ -158,3 +159,13 @@ def _run(child: Child, directory: Path, others: Sequence[Path]) -> dict[str, Any
             return experiment.run(directory, ranks=Ranks()).summary
         except InUseError:  # somebody was quicker
             continue
+
+
+def _refuse_other_device(directory: Path, device: str) -> None:
+    """Raises UserError where a run has begun elsewhere: what was timed there is not this run's."""
+    theirs, ours = made_on(directory), describe_device(device)["name"]
+    if theirs not in (None, ours):
+        raise UserError(
+            f"{directory} was made on {theirs}, whose times are not those of {ours} here: remove "
+            "that directory, or choose another with runs or hydra.run.dir"
+        )

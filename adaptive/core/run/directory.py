@@ -207,6 +207,14 @@ def read_config(directory: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def made_on(directory: Path) -> str | None:
+    """Model of the device that a run has had, as its ``run.json`` tells; None where none does."""
+    try:
+        return json.loads((directory / "run.json").read_text())["device"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def is_done(directory: Path, config: TaskConfig) -> bool:
     """Whether a run of this very configuration, by this version, has ended well in ``directory``.
 

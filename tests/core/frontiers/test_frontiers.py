@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,24 @@ def test_a_directory_of_another_experiment_is_left_as_it_is(home):
     with pytest.raises(UserError, match=r"1 of 2 runs failed.*holds a run of 'toy' .*'other'"):
         run(home, *other, "parts.own.values=[3,1]", "parts.named=null")
     assert all(path.read_bytes() == content for path, content in files.items())
+
+
+def test_what_was_made_on_another_device_is_not_kept(home, monkeypatch):
+    run(home, "parts.named=null")
+    elsewhere = home / "run" / "runs" / "own" / "items=2"
+    record = json.loads((elsewhere / "run.json").read_text())
+    record["device"]["name"] = "Abacus 9"
+    (elsewhere / "run.json").write_text(json.dumps(record))
+    monkeypatch.setenv("TOY_TALLY", str(home / "tally"))
+    with pytest.raises(UserError, match="1 of 3 runs failed: own/items=2: .* was made on Abacus 9"):
+        run(home, "parts.named=null", "parts.own.set.offset=1.0")
+    assert json.loads((elsewhere / "run.json").read_text()) == record
+    assert json.loads((elsewhere / "status.json").read_text())["state"] == "done"
+    assert not (home / "tally").exists()
+    part = json.loads((home / "run" / "artifacts" / "runs_own" / "part.json").read_text())
+    assert [point["name"] for point in part["curve"]["points"]] == ["items=6"]
+    shutil.rmtree(elsewhere)
+    assert run(home, "parts.named=null", "parts.own.set.offset=1.0")["own.points"] == 2
 
 
 def test_a_run_counts_as_it_ended(home, monkeypatch):
