@@ -192,7 +192,8 @@ def run_quietly(experiment: Experiment, directory: Path) -> dict[str, Any]:
     """
     config = experiment.config
     stages = [stage for stage in experiment.stages() if stage.name not in LEFT_OUT]
-    take_stages(stages, directory, sorted(directory.parent.glob("*")), seed=config.seed)
+    neighbours = sorted(directory.parent.glob("*"))
+    take_stages(stages, directory, neighbours, seed=config.seed, device=config.device)
     run = RunDir(directory)
     with run.opened(config, experiment.command, experiment.overrides):
         return run_stages(stages, run, seed=config.seed, device=config.device)

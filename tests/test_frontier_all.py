@@ -12,6 +12,7 @@ from tiny_puzzle import SHAPE, character_tokenizer
 from tiny_text import make_net
 
 import adaptive
+from adaptive import zoo
 from adaptive.core.errors import UserError
 
 FAMILIES = ("puzzle", "quadformer", "textscale")
@@ -97,6 +98,23 @@ def test_three_families_from_one_command(weights, tmp_path, monkeypatch, capfd):
     run = tmp_path / "run" / "runs"
     pages = ["puzzle/budget.latency=0.7x", "quadformer/reference", "textscale/budget.pixels=300000"]
     assert all((run / name / "report.html").is_file() for name in pages)
+
+
+def test_without_weights_of_two_families_the_third_runs(monkeypatch):
+    """As long as the zoo has a parent for Puzzle alone."""
+    registry = type(zoo.MODELS)("zoo model")
+    registry.register("llama-tiny")(zoo.MODELS["llama-tiny"])
+    monkeypatch.setattr(zoo, "MODELS", registry)
+    words = (
+        r"parts.quadformer: unknown zoo model .* \+exp=quadformer_train .*; "
+        r"parts.textscale: unknown zoo model .* \+exp=textscale_finetune .*"
+        r"leave out: (parts.quadformer=null parts.textscale=null)"
+    )
+    with pytest.raises(UserError, match=words) as caught:
+        adaptive.load("frontier_all").stages()
+    assert "llama" not in str(caught.value)
+    found = adaptive.load("frontier_all", "parts.quadformer=null", "parts.textscale=null").stages()
+    assert [stage.name for stage in found] == ["runs_puzzle", "report", "complete"]
 
 
 def test_missing_weights_are_told_before_anything_is_computed(weights, tmp_path):

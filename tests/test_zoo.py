@@ -33,6 +33,26 @@ def test_unknown_name_lists_the_known_ones():
         zoo.path("llama-tny")
 
 
+def test_an_unknown_name_of_a_family_lists_its_models_alone(monkeypatch):
+    registry = type(zoo.MODELS)("zoo model")
+    registry.register("llama-tiny")(zoo.Model(zoo.LLAMA, "train_parent"))
+    registry.register("quad-tiny")(zoo.Model(zoo.QUADFORMER, "quadformer_train"))
+    monkeypatch.setattr(zoo, "MODELS", registry)
+    words = r"unknown zoo model 'quad', choose one of quad-tiny; did you mean 'quad-tiny'\?$"
+    with pytest.raises(UserError, match=words):
+        zoo.path("quad", zoo.QUADFORMER)
+    words = r"unknown zoo model 'text': none .* \+exp=textscale_finetune .*in place of zoo:text$"
+    with pytest.raises(UserError, match=words) as caught:
+        zoo.path("text", zoo.TEXTSCALE)
+    assert "tiny" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [zoo.LLAMA, zoo.QUADFORMER, zoo.TEXTSCALE])
+def test_recipe_of_a_kind_exists(kind):
+    recipes = Path(__file__).parents[1] / "experiments" / "exp"
+    assert (recipes / f"{kind.recipe}.yaml").is_file()
+
+
 def test_missing_weights_name_the_recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "__file__", str(tmp_path / "__init__.py"))
     (tmp_path / "llama-tiny").mkdir()

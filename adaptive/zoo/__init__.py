@@ -27,19 +27,22 @@ class Kind:
 
     Attributes:
         files: what every directory holds; a run of the recipe leaves them in ``artifacts/export``.
+        recipe: in ``experiments/exp``; trains a model of this kind.
     """
 
     files: tuple[str, ...]
+    recipe: str
 
 
-LLAMA = Kind(("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"))
+LLAMA = Kind(
+    ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"), "train_parent"
+)
 """What Hugging Face's ``from_pretrained`` reads."""
 
-QUADFORMER = Kind(("model.json", "model.safetensors", "accuracy.json"))
+QUADFORMER = Kind(("model.json", "model.safetensors", "accuracy.json"), "quadformer_train")
 """What ``adaptive.quadformer.models.load_trained`` reads, and how good the weights are."""
 
-
-TEXTSCALE = Kind(("net.safetensors",))
+TEXTSCALE = Kind(("net.safetensors",), "textscale_finetune")
 """What ``adaptive.textscale.network.load_net`` reads."""
 
 
@@ -80,6 +83,8 @@ def path(name: str, kind: Kind | None = None) -> Path:
         UserError: an unknown name, one of another kind, or files that are missing from this
             installation.
     """
+    if name not in MODELS:
+        raise UserError(_unknown(name, kind))
     model = MODELS[name]
     if kind is not None and model.kind != kind:
         fitting = ", ".join(PREFIX + other for other in names(kind)) or "a directory of your own"
@@ -92,3 +97,17 @@ def path(name: str, kind: Kind | None = None) -> Path:
             f"adaptive.run +exp={model.recipe}` and copy the run's artifacts/export there"
         )
     return directory
+
+
+def _unknown(name: str, kind: Kind | None) -> str:
+    """The sentence on a name that there is not: of a kind that has no model, how to make one."""
+    fitting: Registry[Model] = Registry(MODELS.kind)
+    for known in names(kind):
+        fitting.register(known)(MODELS[known])
+    if kind is None or fitting:
+        return fitting.unknown(name)
+    return (
+        f"unknown zoo model {name!r}: none of this family is shipped yet, so train one with "
+        f"`python -m adaptive.run +exp={kind.recipe} hydra.run.dir=DIR` and give its directory DIR "
+        f"in place of {PREFIX}{name}"
+    )

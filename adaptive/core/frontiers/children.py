@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from adaptive.core.collect.gather import Run
 from adaptive.core.errors import UserError
 from adaptive.core.frontiers.config import FrontiersConfig
-from adaptive.core.run.atomic import flat
+from adaptive.core.run.atomic import flat, to_plain
+from adaptive.core.run.directory import RunDir, made_on
+from adaptive.core.run.environment import describe_device
 from adaptive.core.run.experiment import Experiment
-from adaptive.core.run.failure import explain
+from adaptive.core.run.failure import explain, note_failure
 from adaptive.core.run.lock import InUseError, holder, wait_until_free
 from adaptive.core.run.manifest import digest
 from adaptive.core.run.progress import say
 from adaptive.core.run.ranks import Ranks
 from adaptive.core.run.share import take_stages
 from adaptive.core.run.sweep import hydra_value, label_of
+from adaptive.core.run.task import TaskConfig
 
 REFERENCE = "reference"
 
@@ -29,7 +34,8 @@ class Child:
     """A run of a part.
 
     Attributes:
-        name: of its directory.
+        name: tells it from the part's other runs.
+        folder: its directory among the part's.
         budget: what it may spend, for people.
         experiment: what runs.
         mark: changes when any of its stages would do something else: with its settings, weights
@@ -38,6 +44,7 @@ class Child:
     """
 
     name: str
+    folder: str
     budget: str
     experiment: Experiment
     mark: str
@@ -67,13 +74,22 @@ def _child(
     experiment = load(part.exp, *shared, *overrides(own), config_dir=config.config_dir)
     stages = [(stage.name, stage.depends_on) for stage in experiment.stages()]
     told = [f"{key}={value}" for key, value in flat(own).items()]
+    known = label or label_of(told)
     return Child(
-        label or label_of(told),
+        known,
+        f"{known}-{_mark(experiment.config)}" if config.runs else known,
         ", ".join(told),
         experiment,
         digest([experiment.config.name, stages]),
         label is not None,
     )
+
+
+def _mark(config: TaskConfig) -> str:
+    """Tells runs of other recipes, settings, seeds and devices apart that share a directory."""
+    settings = to_plain(config)
+    del settings["tracking"]  # changes no result
+    return digest(settings)[:8]
 
 
 def overrides(settings: Mapping[str, Any]) -> list[str]:
@@ -89,53 +105,67 @@ def _text(value: Any) -> str:
 
 
 def run_children(
-    found: Sequence[Child], home: Path, check: Callable[[Path], None] = lambda _: None
-) -> dict[str, str]:
+    found: Sequence[Child], home: Path, check: Callable[[Run], None] = lambda _: None
+) -> tuple[dict[str, Run], dict[str, str]]:
     """Runs a part, or what is left of it, in this process.
 
     A run that was cut short resumes, one that is done looks whether its inputs have changed, and
     each takes over the stages that another has done just so. One that fails says why, in its
-    ``status.json`` too, and the others go on.
+    ``status.json`` too unless an earlier attempt is done, and the others go on.
 
     Args:
         found: the runs.
         home: their directories are in it.
-        check: gets the directory of each run that has ended well; what it raises ends the part.
+        check: gets each run that has ended well; what it raises ends the part.
 
     Returns:
-        Names of the runs that failed, and why.
+        The runs that have ended well by name; names of those that failed, and why.
     """
-    failed = {}
+    done, failed = {}, {}
     for count, child in enumerate(found, 1):
-        directory = home / child.name
+        directory = home / child.folder
         say(f"[{count}/{len(found)}] {directory}")
         try:
-            # What was timed on another device is not this run's.
-            device = child.experiment.config.device
-            alike = [other for other in found if other.experiment.config.device == device]
-            _run(child, directory, [home / other.name for other in alike])
+            summary = _run(child, directory, [home / other.folder for other in found])
         except Exception as error:
             if not isinstance(error, UserError):
                 traceback.print_exc()
             failed[child.name] = explain(error)
             say(f"error in {directory}: {failed[child.name]}")
+            with contextlib.suppress(OSError):  # a full disk is told already
+                note_failure(directory, failed[child.name])
         else:
-            check(directory)
-    return failed
+            # As it ended: another launch that shares the directory may begin it anew.
+            done[child.name] = replace(Run.read(directory), state="done", summary=summary)
+            check(done[child.name])
+    return done, failed
 
 
-def _run(child: Child, directory: Path, others: Sequence[Path]) -> None:
-    experiment = child.experiment
+def _run(child: Child, directory: Path, others: Sequence[Path]) -> dict[str, Any]:
+    experiment, config = child.experiment, child.experiment.config
     while True:
         if owner := holder(directory):
             say(f"waiting for {owner}, which runs {directory}")
             wait_until_free(directory)
-        taken = take_stages(experiment.stages(), directory, others, seed=experiment.config.seed)
+        RunDir(directory).refuse_other_experiment(config)
+        _refuse_other_device(directory, config.device)
+        taken = take_stages(
+            experiment.stages(), directory, others, seed=config.seed, device=config.device
+        )
         if taken:
             say(f"taken over from another run: {', '.join(taken)}")
         try:
             # This process alone, whoever shares the run around it.
-            experiment.run(directory, ranks=Ranks())
-            return
+            return experiment.run(directory, ranks=Ranks()).summary
         except InUseError:  # somebody was quicker
             continue
+
+
+def _refuse_other_device(directory: Path, device: str) -> None:
+    """Raises UserError where a run has begun elsewhere: what was timed there is not this run's."""
+    theirs, ours = made_on(directory), describe_device(device)["name"]
+    if theirs not in (None, ours):
+        raise UserError(
+            f"{directory} was made on {theirs}, whose times are not those of {ours} here: remove "
+            "that directory, or choose another with runs or hydra.run.dir"
+        )

@@ -9,6 +9,7 @@ from typing import Any
 
 from adaptive.core.collect.axes import BEST
 from adaptive.core.errors import UserError
+from adaptive.core.run.atomic import flat
 from adaptive.core.run.task import TASKS, TaskConfig
 
 NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
@@ -68,14 +69,33 @@ class PartConfig:
         twice = [text for text, count in Counter(map(str, self.values)).items() if count > 1]
         if twice:
             raise UserError(f"{prefix}.values has {twice[0]} twice: leave one out")
-        if self.over in self.set:
-            raise UserError(f"{prefix}.set.{self.over} is what {prefix}.over changes: leave it out")
+        self._refuse_set_twice(prefix)
         for name in ("cost_best", "quality_best"):
             if getattr(self, name) not in BEST:
                 raise UserError(
                     f"{prefix}.{name}={getattr(self, name)!r} is unknown, choose least or most"
                 )
         self.reference.validate(f"{prefix}.reference")
+
+    def _refuse_set_twice(self, prefix: str) -> None:
+        """Raises UserError where ``set`` and ``over`` say the same, or one a part of the other."""
+        changed = [item for value in self.values for item in flat({self.over: value}).items()]
+        for setting, shared in flat(self.set).items():
+            ours = setting.lstrip("+~")
+            for key, value in changed:
+                theirs = key.lstrip("+")
+                # A word may choose from a group, whose settings the other one changes.
+                above = theirs.startswith(f"{ours}.") and not _may_choose(setting, shared)
+                below = ours.startswith(f"{theirs}.") and not _may_choose(key, value)
+                if ours == theirs or above or below:
+                    raise UserError(
+                        f"{prefix}.set.{setting} is what {prefix}.over changes: leave it out"
+                    )
+
+
+def _may_choose(setting: str, value: Any) -> bool:
+    """Whether a value leaves room for settings below it: a word of a group, an empty mapping."""
+    return not setting.startswith("~") and isinstance(value, (str, dict))
 
 
 @dataclass

@@ -160,7 +160,10 @@ def _half(points: Sequence[Point], reference: Point | None, quality: Axis, lacki
     below = max(((s, p) for s, p in placed if s < HALF), key=lambda one: one[0], default=None)
     above = min(((s, p) for s, p in placed if s > HALF), key=lambda one: one[0], default=None)
     if below is None:
-        least = f"{above[0]:.1%}" if above else "nothing"
+        shares = [point.share for point in points if point.share is not None]
+        if not shares:
+            return Half(None, None, "not reached: no run's cost is a share of the reference's")
+        least = f"{min(shares):.1%}"
         return Half(None, None, f"not reached: the cheapest run costs {least} of the reference")
     low, cheap = below
     if above is None:  # what costs more is no better, the reference included

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adaptive.core.frontiers.children import REFERENCE
 from adaptive.core.frontiers.curve import Curve, Half, Point
 from adaptive.core.run.atomic import atomic_write_json
 
@@ -20,8 +21,9 @@ class Part:
     Attributes:
         cost, quality: names of the numbers.
         more: whether more of each is better.
-        curve: the points; each has the name of its run's directory.
+        curve: the points; each has the name of its run.
         budgets: names of all runs, the failed ones too, to what they might spend.
+        folders: likewise to their directories among the part's.
         failed: names of runs to why they failed.
     """
 
@@ -30,7 +32,14 @@ class Part:
     more: tuple[bool, bool]
     curve: Curve
     budgets: dict[str, str]
+    folders: dict[str, str]
     failed: dict[str, str]
+
+    @property
+    def unmeasured(self) -> list[str]:
+        """Names of the runs that ended well and yet are no points, the reference's own aside."""
+        told = {REFERENCE, *self.failed, *(point.name for point in self.curve.points)}
+        return [name for name in self.budgets if name not in told]
 
     @classmethod
     def read(cls, directory: Path) -> Part:
@@ -48,6 +57,7 @@ class Part:
                 Half(**curve["half"]),
             ),
             found["budgets"],
+            found["folders"],
             found["failed"],
         )
 
@@ -75,9 +85,10 @@ def numbers(part: Part, home: Path) -> dict[str, Any]:
         "reference.quality": None if curve.reference is None else curve.reference.quality,
         "runs": len(part.budgets),
         "runs.failed": len(part.failed),
+        "runs.unmeasured": len(part.unmeasured),
     }
     for i, point in enumerate(curve.best):
-        told = {"run": str(home / point.name), "budget": part.budgets[point.name]}
+        told = {"run": str(home / part.folders[point.name]), "budget": part.budgets[point.name]}
         told |= {key: getattr(point, key) for key in ("cost", "quality", "share", "kept")}
         found |= {f"{i}.{key}": value for key, value in told.items()}
     return found

@@ -100,12 +100,14 @@ def _runs(
             row["cost (%)"] = None if point.share is None else 100 * point.share
             row["kept (%)"] = None if point.kept is None else 100 * point.kept
         rows.append(row)
+    rows += [{"run": links[run]} for run in part.unmeasured] if rows else []
     recipe = config.wanted[name].exp
     if rows:
+        lacking = "; those at the end have not measured both numbers" if part.unmeasured else ""
         report.table(
             rows,
             f"Runs of `{recipe}`, from the cheapest; each links to its own page, bold ones are on "
-            "the frontier.",
+            f"the frontier{lacking}.",
         )
     else:
         report.text(f"No run of `{recipe}` has measured both numbers.")
@@ -142,7 +144,8 @@ def _links(part: Part, runs: Path, home: Path) -> dict[str, str]:
     """Names of the runs to their budgets, which link to their pages, or to their directories."""
     links = {}
     for name, budget in part.budgets.items():
-        found = [path for path in (runs / name / REPORT, runs / name) if path.exists()]
+        folder = runs / part.folders[name]
+        found = [path for path in (folder / REPORT, folder) if path.exists()]
         links[name] = f"[{budget}]({link(found[0], home)})" if found else budget
     return links
 

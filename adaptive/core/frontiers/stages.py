@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from adaptive.core.collect.gather import Run
 from adaptive.core.errors import UserError
 from adaptive.core.frontiers.children import Child, children, run_children
 from adaptive.core.frontiers.config import FrontiersConfig
 from adaptive.core.frontiers.part import Part, numbers
 from adaptive.core.frontiers.trade import axes, frontier_of, refuse_unknown
-from adaptive.core.run import TASKS, Stage, StageContext
+from adaptive.core.run import TASKS, Stage, StageContext, say
 from adaptive.core.run.directory import REPORT
 
 
@@ -38,7 +37,7 @@ def stages(config: FrontiersConfig) -> list[Stage]:
             stage_of(name),
             partial(measure, config, name, mine),
             (),
-            [config.wanted[name], config.runs, [child.mark for child in mine]],
+            [config.wanted[name], config.runs, [[child.folder, child.mark] for child in mine]],
         )
         for name, mine in found.items()
     ]
@@ -76,8 +75,7 @@ def measure(config: FrontiersConfig, name: str, mine: Sequence[Child], ctx: Stag
     """
     home = home_of(config, name, ctx.run.path)
     # A number that there is not is told after the first run, not after the last.
-    failed = run_children(mine, home, partial(refuse_unknown, config, name))
-    done = {c.name: Run.read(home / c.name) for c in mine if c.name not in failed}
+    done, failed = run_children(mine, home, partial(refuse_unknown, config, name))
     task = TASKS[mine[0].experiment.config.task]
     cost, quality = axes(config, name, task, list(done.values()))
     part = Part(
@@ -86,9 +84,12 @@ def measure(config: FrontiersConfig, name: str, mine: Sequence[Child], ctx: Stag
         (cost.more, quality.more),
         frontier_of(config, name, mine, done, (cost, quality)),
         {child.name: child.budget for child in mine},
+        {child.name: child.folder for child in mine},
         failed,
     )
     part.write(ctx.dir)
+    for run in part.unmeasured:
+        say(f"{home / part.folders[run]} has not measured both {cost.name} and {quality.name}")
     if failed:
         ctx.again = f"{len(failed)} of its {len(mine)} runs failed"
     ctx.summary({f"{name}.{key}": value for key, value in numbers(part, home).items()})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from adaptive.core.collect.axes import WALL, choose_axis, number
 from adaptive.core.collect.gather import Run
@@ -14,18 +13,18 @@ from adaptive.core.frontiers.curve import Curve, Point, curve_of
 from adaptive.core.run import Axis, Task
 
 
-def refuse_unknown(config: FrontiersConfig, name: str, directory: Path) -> None:
+def refuse_unknown(config: FrontiersConfig, name: str, run: Run) -> None:
     """Ends a part whose settings ask for numbers that its runs do not measure.
 
     Args:
         config: of the run.
         name: of the part.
-        directory: of a run of it that is done.
+        run: of it, and done.
 
     Raises:
         UserError: there is no such number in its summary.
     """
-    part, run = config.wanted[name], Run.read(directory)
+    part = config.wanted[name]
     asked = {"cost": part.cost, "quality": part.quality}
     asked |= {"reference.cost": part.reference.cost, "reference.quality": part.reference.quality}
     for setting, wanted in asked.items():

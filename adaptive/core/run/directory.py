@@ -84,7 +84,7 @@ class RunDir:
         with locked(self.path):
             if unless_done and is_done(self.path, config):
                 raise DoneBeforeError
-            self._refuse_other_experiment(config)
+            self.refuse_other_experiment(config)
             sweep_temporaries(self.path)
             plain = to_plain(config)
             text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
@@ -123,7 +123,8 @@ class RunDir:
         for name in ("summary.json", REPORT):
             (self.path / name).unlink(missing_ok=True)
 
-    def _refuse_other_experiment(self, config: TaskConfig) -> None:
+    def refuse_other_experiment(self, config: TaskConfig) -> None:
+        """Raises UserError where the directory holds something else than a run of ``config``."""
         path = self.path / "config.yaml"
         if not path.exists():
             return
@@ -204,6 +205,14 @@ def read_config(directory: Path) -> dict[str, Any] | None:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def made_on(directory: Path) -> str | None:
+    """Model of the device that a run has had, as its ``run.json`` tells; None where none does."""
+    try:
+        return json.loads((directory / "run.json").read_text())["device"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def is_done(directory: Path, config: TaskConfig) -> bool:

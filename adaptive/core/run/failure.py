@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adaptive.core.errors import UserError
-from adaptive.core.run.directory import RunDir
+from adaptive.core.run.directory import RunDir, read_status
+from adaptive.core.run.lock import holder
 
 
 @contextlib.contextmanager
@@ -42,6 +43,17 @@ def full_disk_told(directory: Path) -> Iterator[None]:
             f"the disk that holds {directory} is full: free some space and run the same command "
             "again in this directory, finished stages are kept"
         ) from error
+
+
+def note_failure(directory: Path, why: str) -> None:
+    """Turns the ``status.json`` of a run that could not begin to ``failed``.
+
+    One that somebody is at, or that is done, stays so: it is of another experiment, or somebody
+    else has finished it.
+    """
+    if holder(directory) is None and read_status(directory)["state"] != "done":
+        run = RunDir(directory)
+        run.status("failed", run.stage(), why)
 
 
 def explain(error: BaseException) -> str:

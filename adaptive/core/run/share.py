@@ -9,14 +9,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from adaptive.core.run.atomic import atomic_path, atomic_write_text
-from adaptive.core.run.directory import RunDir
+from adaptive.core.run.directory import RunDir, made_on
+from adaptive.core.run.environment import describe_device
 from adaptive.core.run.lock import InUseError, locked
 from adaptive.core.run.manifest import Manifest, fingerprint
 from adaptive.core.run.stage import Stage
 
 
 def take_stages(
-    stages: Sequence[Stage], directory: Path, others: Iterable[Path], *, seed: int
+    stages: Sequence[Stage], directory: Path, others: Iterable[Path], *, seed: int, device: str
 ) -> list[str]:
     """Gives a run the finished stages of other runs that it would make just so.
 
@@ -27,14 +28,17 @@ def take_stages(
     Args:
         stages: of the run, in order.
         directory: of the run, which need not exist; one that is in use is left alone.
-        others: run directories, the first that has a stage gives it; those in use give none.
+        others: run directories, the first that has a stage gives it; those in use give none, nor
+            do those of another model of device, on which other times were measured.
         seed: of the run.
+        device: its setting.
 
     Returns:
         Names of the stages that were taken over.
     """
     run = RunDir(directory)
     taken: list[str] = []
+    ours = describe_device(device)["name"]
     try:
         with locked(directory):
             done = _done(stages, run, seed, {})
@@ -43,6 +47,8 @@ def take_stages(
                     continue
                 try:
                     with locked(other):
+                        if made_on(other) not in (None, ours):
+                            continue
                         theirs = RunDir(other)
                         for name, found in _done(stages, theirs, seed, done).items():
                             if name not in done:

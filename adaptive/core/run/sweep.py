@@ -18,9 +18,9 @@ from pathlib import Path
 
 from adaptive.core.errors import UserError
 from adaptive.core.run.atomic import flat, to_plain
-from adaptive.core.run.directory import DoneBeforeError, RunDir, is_done, read_status
+from adaptive.core.run.directory import DoneBeforeError, is_done
 from adaptive.core.run.experiment import Experiment
-from adaptive.core.run.failure import explain
+from adaptive.core.run.failure import explain, note_failure
 from adaptive.core.run.lock import InUseError, holder, wait_until_free
 from adaptive.core.run.messages import reworded
 from adaptive.core.run.progress import duration, say
@@ -130,10 +130,7 @@ class Sweep:
         self.outcomes[directory] = FAILED
         self.errors[directory] = why
         say(f"{self._count()}error in {directory}: {why}")
-        # What is done stays so: it is of another experiment, or somebody else has finished it.
-        if holder(directory) is None and read_status(directory)["state"] != "done":
-            run = RunDir(directory)
-            run.status("failed", run.stage(), why)
+        note_failure(directory, why)
 
     def interrupted(self) -> None:
         """Says how to go on."""

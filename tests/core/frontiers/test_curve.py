@@ -46,6 +46,16 @@ def test_half_is_interpolated_between_its_neighbours_on_the_frontier():
             "measured at 40.0%, and what costs more is no better",
         ),
         ([(6, 70)], (10, 80), LESS, MORE, None, "not reached: the cheapest run costs 60.0%"),
+        # No run is cheaper than the reference, which is no run itself.
+        (
+            [(15, 85), (12, 70)],
+            (10, 80),
+            LESS,
+            MORE,
+            None,
+            "not reached: the cheapest run costs 120.0%",
+        ),
+        ([(0, 70)], (100, 80), RATE, MORE, None, "not reached: no run's cost is a share"),
         ([], None, LESS, MORE, None, "no run is done"),
         ([(6, 70)], None, LESS, MORE, None, "there is no reference"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from browser import chromium, started
 import adaptive
 from adaptive.core.errors import UserError
 from adaptive.core.frontiers import PartConfig, ReferenceConfig
+from adaptive.core.run import Experiment, RunDir, StageContext
 
 # The sum of more numbers is larger and costs more; of 8 the reference is one.
 RECIPE = f"""# @package _global_
@@ -140,10 +142,86 @@ def test_several_runs_may_share_their_runs(home):
     shared = f"runs={home / 'shared'}"
     run(home, shared)
     again = load(home, shared).run(home / "other").summary
-    assert again["own.0.run"] == str(home / "shared" / "own" / "items=2")
-    assert (
-        json.loads((home / "shared" / "own" / "items=2" / "run.json").read_text())["attempts"] == 2
-    )
+    (directory,) = (home / "shared" / "own").glob("items=2-*")
+    assert again["own.0.run"] == str(directory)
+    assert json.loads((directory / "run.json").read_text())["attempts"] == 2
+
+
+@pytest.mark.parametrize("change", ["parts.own.set.offset=5.0", "seed=3", "device=auto"])
+def test_runs_that_are_shared_differ_in_more_than_their_budget(home, change):
+    """A second frontier with other settings has runs of its own, whatever their names."""
+    shared = [f"runs={home / 'shared'}", "parts.named=null"]
+    first = run(home, *shared)
+    results = {path: path.read_text() for path in (home / "shared").rglob("summary.json")}
+    second = load(home, *shared, change).run(home / "other").summary
+    assert len(results) == 3 and all(path.read_text() == text for path, text in results.items())
+    assert second["own.0.run"] != first["own.0.run"]
+    assert json.loads((Path(first["own.0.run"]) / "status.json").read_text())["state"] == "done"
+    if change != "device=auto":
+        assert second["own.0.quality"] != first["own.0.quality"]
+    assert (home / "run" / "report.html").read_text().count("shared/own/items") >= 2
+
+
+def test_a_directory_of_another_experiment_is_left_as_it_is(home):
+    recipe = (toy.RECIPES / "exp" / "toy.yaml").read_text()
+    (home / "exp" / "other.yaml").write_text(recipe.replace("name: toy", "name: other"))
+    over = ["parts.own.over=offset", "~parts.own.set.offset", "parts.own.reference.set=null"]
+    run(home, *over, "parts.own.values=[1,2]", "parts.named=null")
+    files = {path: path.read_bytes() for path in (home / "run" / "runs").rglob("*.json")}
+    other = [*over, "parts.own.exp=other", f"config_dir={home}", "+parts.own.set.items=5"]
+    with pytest.raises(UserError, match=r"1 of 2 runs failed.*holds a run of 'toy' .*'other'"):
+        run(home, *other, "parts.own.values=[3,1]", "parts.named=null")
+    assert all(path.read_bytes() == content for path, content in files.items())
+
+
+def test_what_was_made_on_another_device_is_not_kept(home, monkeypatch):
+    run(home, "parts.named=null")
+    elsewhere = home / "run" / "runs" / "own" / "items=2"
+    record = json.loads((elsewhere / "run.json").read_text())
+    record["device"]["name"] = "Abacus 9"
+    (elsewhere / "run.json").write_text(json.dumps(record))
+    monkeypatch.setenv("TOY_TALLY", str(home / "tally"))
+    with pytest.raises(UserError, match="1 of 3 runs failed: own/items=2: .* was made on Abacus 9"):
+        run(home, "parts.named=null", "parts.own.set.offset=1.0")
+    assert json.loads((elsewhere / "run.json").read_text()) == record
+    assert json.loads((elsewhere / "status.json").read_text())["state"] == "done"
+    assert not (home / "tally").exists()
+    part = json.loads((home / "run" / "artifacts" / "runs_own" / "part.json").read_text())
+    assert [point["name"] for point in part["curve"]["points"]] == ["items=6"]
+    shutil.rmtree(elsewhere)
+    assert run(home, "parts.named=null", "parts.own.set.offset=1.0")["own.points"] == 2
+
+
+def test_a_run_counts_as_it_ended(home, monkeypatch):
+    """What another launch does to a directory afterwards changes nothing."""
+    ended = Experiment.run
+
+    def then_begun_anew(self, directory, **settings):
+        result = ended(self, directory, **settings)
+        if directory.name == "items=2":
+            RunDir(directory).unpublish()
+        return result
+
+    monkeypatch.setattr(Experiment, "run", then_begun_anew)
+    config = load(home, "parts.named=null")
+    found = ended(config, home / "run").summary
+    assert (found["own.points"], found["own.runs.unmeasured"]) == (2, 0)
+
+
+def test_a_run_without_the_numbers_is_told(home, capfd, monkeypatch):
+    whole = StageContext.summary
+
+    def without(self, values=None, /, **more):
+        if "items=2" in str(self.dir):
+            values = {key: None for key in values or {}}
+        whole(self, values, **more)
+
+    monkeypatch.setattr(StageContext, "summary", without)
+    found = run(home, "parts.named=null")
+    assert (found["own.points"], found["own.runs.unmeasured"]) == (1, 1)
+    assert "items=2 has not measured both items and toy.sum" in capfd.readouterr().err
+    page = (home / "run" / "report.html").read_text()
+    assert "own/items=2/report.html" in unquote(page) and "have not measured both numbers" in page
 
 
 def test_a_failed_run_leaves_the_others_and_the_page_and_is_tried_again(home, capfd):
@@ -162,6 +240,23 @@ def test_a_failed_run_leaves_the_others_and_the_page_and_is_tried_again(home, ca
     assert "[runs_own] 2 of its 4 runs failed, runs again" in words
     assert words.count("[draw] done before, kept") == 4
     assert run(home, "parts.named=null")["own.points"] == 2
+
+
+def test_a_run_that_cannot_begin_says_why_in_its_directory(home, monkeypatch):
+    def refuse(_stages, directory, *_, **__):
+        if directory.name == "items=6":
+            raise PermissionError(13, "Permission denied", "x")
+        return []
+
+    monkeypatch.setattr("adaptive.core.frontiers.children.take_stages", refuse)
+    with pytest.raises(UserError, match="1 of 3 runs failed: own/items=6: PermissionError"):
+        run(home, "parts.named=null")
+    told = home / "run" / "runs" / "own" / "items=6" / "status.json"
+    status = json.loads(told.read_text())
+    assert status["state"] == "failed" and status["error"].startswith("PermissionError: ")
+    monkeypatch.undo()
+    assert run(home, "parts.named=null")["own.points"] == 2
+    assert json.loads(told.read_text())["state"] == "done"
 
 
 def test_without_its_reference_a_part_has_no_half(home):
@@ -218,6 +313,11 @@ def test_what_cannot_run_is_told_before_anything_is_computed(home, overrides, wo
         (PartConfig("toy", over="items"), "p.values is empty"),
         (PartConfig("toy", over="items", values=[1, "1"]), "p.values has 1 twice"),
         (PartConfig("toy", {"items": 3}, "items", [1]), "p.set.items is what p.over changes"),
+        (PartConfig("toy", {"a": {"b": 1}}, "a.b", [1]), "p.set.a.b is what p.over changes"),
+        (PartConfig("toy", {"a": {"b": 1}}, "a", [None]), "p.set.a.b is what p.over changes"),
+        (PartConfig("toy", {"a": {"b": 1}}, "a", [{"b": 2}]), "p.set.a.b is what p.over changes"),
+        (PartConfig("toy", {"a": None}, "a.b", [1]), "p.set.a is what p.over changes"),
+        (PartConfig("toy", {"~a": None}, "a.b", [1]), "p.set.~a is what p.over changes"),
         (PartConfig("toy", over="items", values=[1], cost_best="best"), "p.cost_best='best'"),
         (
             PartConfig("toy", over="items", values=[1], reference=ReferenceConfig(cost="x")),
@@ -232,6 +332,21 @@ def test_what_cannot_run_is_told_before_anything_is_computed(home, overrides, wo
 def test_settings_that_mean_nothing(part, words):
     with pytest.raises(UserError, match=re.escape(words)):
         part.validate("p")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        PartConfig("toy", {"budget": {"memory": "1 GB"}}, "budget.latency", [1]),
+        PartConfig("toy", {"budget": {"memory": "1 GB"}}, "budget", [{"latency": 1}]),
+        PartConfig("toy", {"item": 1, "items_a": {"b": 1}}, "items", [1]),
+        # A group's choice, and settings of what is chosen.
+        PartConfig("toy", {"detector": "onnx"}, "detector.path", ["a"]),
+        PartConfig("toy", {"detector": {"path": "a"}}, "detector", ["onnx", "net"]),
+    ],
+)
+def test_settings_beside_those_that_differ(part):
+    part.validate("p")
 
 
 def test_parts_that_there_cannot_be(home):

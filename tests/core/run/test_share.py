@@ -11,6 +11,7 @@ import pytest
 import toy
 
 from adaptive.core.run import Manifest, RunDir, run_stages
+from adaptive.core.run.environment import describe_device
 from adaptive.core.run.lock import locked
 from adaptive.core.run.share import take_stages
 
@@ -22,7 +23,7 @@ def run(path: Path, **changes) -> dict:
 
 def take(path: Path, *others: Path, **changes) -> list[str]:
     config = toy.ToyConfig(name="toy", task="toy", **{"items": 3, **changes})
-    return take_stages(toy.stages(config), path, others, seed=config.seed)
+    return take_stages(toy.stages(config), path, others, seed=config.seed, device="cpu")
 
 
 @pytest.fixture
@@ -86,6 +87,17 @@ def test_damaged_stages_and_those_of_a_run_in_use_stay_where_they_are(tmp_path, 
         assert take(ours, other) == []
     (other / "artifacts" / "draw" / "0.json").unlink()
     assert take(ours, other) == []
+
+
+def test_what_was_made_on_another_device_is_not_taken(tmp_path, other):
+    here = describe_device("cpu")["name"]
+    for record, taken in (
+        ({"device": {"name": "Abacus 9"}}, []),
+        ({"device": {"name": here}}, ["draw"]),
+        ({"device": None}, ["draw"]),  # nothing tells
+    ):
+        (other / "run.json").write_text(json.dumps(record))
+        assert take(tmp_path / str(record), other, offset=2.0) == taken
 
 
 def test_what_is_to_run_again_is_not_taken_and_runs_again(tmp_path, other, capsys):
