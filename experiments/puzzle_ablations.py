@@ -8,12 +8,12 @@
 ``run`` goes through the cells below and adds each to ``experiments/results/puzzle_ablations.json``
 as soon as it is done; started again, it goes on with those that are missing (``--studies`` picks,
 ``--seconds`` stops in time, trailing overrides go to every run). Cells that share a library are
-runs in one directory, so it is made once. Seeds share nothing, so several processes can share a
-GPU, each with ``--seeds`` and an ``--out`` of its own; ``join`` makes their files one. As what runs
-side by side cannot be timed, children keep to the budget by the costs of their blocks, and
-``measure`` times those of the first study afterwards, one by one beside the parent. ``page`` writes
-``experiments/puzzle_ablations.md`` from the results: tables, and for each direction that the paper
-reports whether it holds here.
+runs in one directory, so it is made once, and cells of one configuration are one run. Seeds share
+nothing, so several processes can share a GPU, each with ``--seeds`` and an ``--out`` of its own;
+``join`` makes their files one. As what runs side by side cannot be timed, children keep to the
+budget by the costs of their blocks, and ``measure`` times those of the first study afterwards, one
+by one beside the parent. ``page`` writes ``experiments/puzzle_ablations.md`` from the results:
+tables, and for each direction that the paper reports whether it holds here.
 """
 
 from __future__ import annotations
@@ -153,6 +153,7 @@ def run(arguments: argparse.Namespace) -> None:
     command = " ".join([command, arguments.recipe, *common])
     record = started(arguments.out, command, config.device, arguments.commit, "cells")
     about = environment(device=config.device)
+    runs: dict[str, str] = {}  # key of the first cell of each configuration
     for cell in cells(config.distill.tokens):
         if cell.study not in arguments.studies or cell.seed not in arguments.seeds:
             continue
@@ -160,11 +161,16 @@ def run(arguments: argparse.Namespace) -> None:
             continue
         if arguments.seconds and time.perf_counter() - begun > arguments.seconds:
             sys.exit(f"stopped after {arguments.seconds:g} s, before {cell.key}: run it again")
+        experiment = adaptive.load(arguments.recipe, *common, *cell.arguments())
+        twin = runs.setdefault(repr(experiment.config), cell.key)
+        if twin != cell.key:
+            record["cells"][cell.key] = {**record["cells"][twin], "same_run_as": twin}
+            atomic_write_json(arguments.out, record)
+            continue
         directory = Path(arguments.dir) / f"{cell.library}-{cell.seed}"
         launched = time.perf_counter()
         blocks: dict[str, Any] = {}
         try:
-            experiment = adaptive.load(arguments.recipe, *common, *cell.arguments())
             summary = run_quietly(experiment, directory)
             if cell.study == MEASURED:
                 found = directory / "artifacts" / "search" / "architectures.json"
@@ -216,27 +222,35 @@ def measure(arguments: argparse.Namespace) -> None:
     parent = parent_config(parent_directory(config.parent))
     workload = Workload(config.workload.batch, config.workload.prompt, config.workload.output)
     clock = make_clock(config.cost, resolve_device(config.device))
-    known: dict[str, float] = {}
-    for key, cell in record["cells"].items():
-        children = {n: blocks for n, blocks in cell.get("architectures", {}).items() if blocks}
-        if "measured" in cell or not children:
-            continue
-        cell["measured"] = {}
-        for name, blocks in children.items():
-            mark = json.dumps(blocks)  # several allocators may choose the same child
-            if mark not in known:
-                child = child_config(parent, [BlockOption.from_config(b) for b in blocks])
-                found = measure_pair(
-                    parent, child, workload, DTYPES[config.dtype], clock, arguments.seconds
-                )
-                known[mark] = found.speedup
-            cell["measured"][name] = known[mark]
+    known: dict[str, float] = {}  # several allocators may choose the same child
+    begun = time.perf_counter()
+    for key, name, blocks in untimed(record):
+        cell = record["cells"][key]
+        mark = json.dumps(blocks)
+        if mark not in known:
+            if arguments.within and time.perf_counter() - begun > arguments.within:
+                sys.exit(f"stopped after {arguments.within:g} s, before {name} of {key}")
+            child = child_config(parent, [BlockOption.from_config(b) for b in blocks])
+            found = measure_pair(
+                parent, child, workload, DTYPES[config.dtype], clock, arguments.seconds
+            )
+            known[mark] = found.speedup
+        cell.setdefault("measured", {})[name] = known[mark]
         cell["timed"] = {
             "date": datetime.date.today().isoformat(),
             "commit": commit_of(about, arguments.commit),
         }
-        print(key, {name: f"{value:.3f}x" for name, value in cell["measured"].items()}, flush=True)
+        print(f"{key} {name}: {known[mark]:.3f}x", flush=True)
         atomic_write_json(arguments.out, record)
+
+
+def untimed(record: dict[str, Any]) -> Iterator[tuple[str, str, list[Any]]]:
+    """Key of the cell, allocator and blocks of children that no one timed; the MIP's come first."""
+    for name in ("child", *ALLOCATORS):
+        for key, cell in record["cells"].items():
+            blocks = cell.get("architectures", {}).get(name)
+            if blocks and name not in cell.get("measured", {}):
+                yield key, name, blocks
 
 
 KEPT = ("child.", "baseline.", "parent.", "speedup.", "library.loss", "additivity.", "error")
@@ -482,11 +496,11 @@ def page(record: dict[str, Any]) -> str:
     results = Results(record)
     device = record["environment"].get("device") or {}
     name = device.get("name") or record["environment"].get("platform", "")
-    done = len(record["cells"])
-    seconds = sum(cell["seconds"] for cell in record["cells"].values())
+    runs = [cell for cell in record["cells"].values() if "same_run_as" not in cell]
+    seconds = sum(cell["seconds"] for cell in runs)
     parts = [
         "# What each part of Puzzle is worth",
-        f"{done} runs in {seconds / 60:.0f} minutes on {name}, {record['date']}, commit "
+        f"{len(runs)} runs in {seconds / 60:.0f} minutes on {name}, {record['date']}, commit "
         f"`{str(record['commit'])[:7]}`. Written by `python experiments/puzzle_ablations.py page` "
         f"from [puzzle_ablations.json](results/puzzle_ablations.json); measured by\n\n"
         f"```sh\n{record['command']}\n```",
@@ -530,6 +544,7 @@ def main(argv: list[str] | None = None) -> None:
     measuring.add_argument("--commit", help="what is measured, where there is no git")
     measuring.add_argument("--out", type=Path, default=RESULTS, help="results, which get the times")
     measuring.add_argument("--seconds", type=float, default=3.0, help="for each child")
+    measuring.add_argument("--within", type=float, default=0.0, help="begin no child after these")
     measuring.add_argument("overrides", nargs="*", help="as of run")
     joining = verbs.add_parser("join", help="make several files of results one")
     joining.add_argument("files", nargs="+", type=Path)

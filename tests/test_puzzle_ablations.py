@@ -84,7 +84,8 @@ def runs(monkeypatch):
             found.write_text(json.dumps({"child": BLOCKS, "random": None, "greedy": BLOCKS}))
             return summary
 
-        return SimpleNamespace(run=run)
+        as_it_is = {"search.rounds=1", "search.isotonic=true"}
+        return SimpleNamespace(run=run, config=[o for o in overrides if o not in as_it_is])
 
     monkeypatch.setattr(ablations.adaptive, "load", loaded)
     monkeypatch.setattr(ablations, "run_quietly", lambda loaded, path: loaded.run(path))
@@ -106,6 +107,13 @@ def test_what_is_done_is_not_done_again(tmp_path, runs):
         start(tmp_path, "--studies", "rounds", "--", "gkd.tokens=1")
 
 
+def test_cells_of_one_configuration_are_one_run(tmp_path, runs):
+    cells = start(tmp_path, "--studies", "rounds", "isotonic")["cells"]
+    first, twin = cells["isotonic/true/2.5x/0"], cells["rounds/1/2.5x/0"]
+    assert twin == {**first, "same_run_as": "isotonic/true/2.5x/0"}
+    assert len(cells) == 4 and len(runs) == 3
+
+
 def test_time_is_kept_to(tmp_path, runs):
     with pytest.raises(SystemExit, match="stopped after 1e-09 s, before allocation/all/1.3x/0"):
         start(tmp_path, "--seconds", "1e-9")
@@ -117,7 +125,7 @@ def test_the_page_says_what_was_found(tmp_path, runs):
     out = tmp_path / "page.md"
     ablations.main(["page", "--results", str(tmp_path / "results.json"), "--out", str(out)])
     text = out.read_text()
-    assert f"{len(record['cells'])} runs" in text and "noise" not in text
+    assert f"{len(runs)} runs" in text and "noise" not in text
     assert "| mip | 1.300 | 1.750 | 2.500 |" in text
     assert "| the MIP beats greedy at 1.3x | paper | +0.500 | holds (one seed) |" in text
     assert "| three rounds beat one | us | +0.000 | equal within 0.002 |" in text
@@ -158,6 +166,9 @@ def test_children_are_timed_once_and_afterwards(tmp_path, runs, monkeypatch):
     assert all(cells[f"allocation/all/{speed}/0"]["measured"] for speed in ablations.SPEEDS)
     assert cells["allocation/all/1.3x/0"]["measured"] == {"child": 2.0, "greedy": 2.0}
     assert "measured" not in cells["rounds/1/2.5x/0"]
+    ablations.main(
+        ["measure", "--recipe", "puzzle_tiny", *out, "--within", "1e-9"]
+    )  # all are timed
     text = ablations.page({**ablations.read(tmp_path / "results.json")})
     assert "| mip | 2.000 | 2.000 | 2.000 |" in text and "| random | - | - | - |" in text
 
