@@ -112,8 +112,8 @@ def cells(tokens: int) -> Iterator[Cell]:
             yield Cell("scores", metric, MIDDLE, seed, (f"score.metric={metric}",))
         for state in ("true", "false"):
             yield Cell("isotonic", state, FAST, seed, (f"search.isotonic={state}",))
-        for rounds in (1, 3):
-            yield Cell("rounds", str(rounds), FAST, seed, (f"search.rounds={rounds}",))
+        for name, overrides in ROUNDS.items():
+            yield Cell("rounds", name, FAST, seed, overrides)
         coupled = f"distill.coupled_tokens={tokens}"
         yield Cell("coupling", "decoupled", MIDDLE, seed)
         yield Cell("coupling", "coupled", MIDDLE, seed, (coupled,))
@@ -136,6 +136,11 @@ GKD = {
     "LM": ("gkd.cosine=0", "gkd.kl=0", "gkd.lm=1"),
     "cosine + KL + LM": ("gkd.lm=1",),
     "MSE + KL": ("gkd.cosine=0", "gkd.mse=1"),
+}
+ROUNDS = {
+    "1": ("search.rounds=1",),
+    "3, not healed": ("search.rounds=3", "search.heal=0"),
+    "3": ("search.rounds=3",),
 }
 ALIKE = 0.002  # losses that differ by less are told as equal
 STUDIES = ("allocation", "distillation", "scores", "isotonic", "rounds", "coupling", "gkd", "space")
@@ -387,7 +392,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     ),
     "scores": ("What is scored", rows_of("scores", ("kl", "lm_loss", "cosine"), MIDDLE)),
     "isotonic": ("Repair of noisy ladders", rows_of("isotonic", ("true", "false"), FAST)),
-    "rounds": ("Rounds of scoring", rows_of("rounds", ("1", "3"), FAST)),
+    "rounds": ("Rounds of scoring", rows_of("rounds", tuple(ROUNDS), FAST)),
     "coupling": (
         "Halves trained apart or together",
         rows_of("coupling", ("decoupled", "coupled"), MIDDLE),
@@ -440,6 +445,7 @@ CLAIMS = (
         "ridge starts beat the paper's", "distillation", ("ridge 0", "paper 0"), MIDDLE, source="us"
     ),
     Claim("three rounds beat one", "rounds", ("3", "1"), FAST, source="us"),
+    Claim("healing between rounds helps", "rounds", ("3", "3, not healed"), FAST, source="us"),
     Claim("repair of ladders helps", "isotonic", ("true", "false"), FAST, source="us"),
     Claim("training halves together helps", "coupling", ("coupled", "decoupled"), MIDDLE),
 )

@@ -101,8 +101,12 @@ def start(tmp_path, *more, seed=0, out="results.json"):
 
 def test_what_is_done_is_not_done_again(tmp_path, runs):
     record = start(tmp_path, "--studies", "rounds")
-    assert list(record["cells"]) == ["rounds/1/2.5x/0", "rounds/3/2.5x/0"] and len(runs) == 2
-    assert start(tmp_path, "--studies", "rounds") == record and len(runs) == 2
+    assert list(record["cells"]) == [
+        "rounds/1/2.5x/0",
+        "rounds/3, not healed/2.5x/0",
+        "rounds/3/2.5x/0",
+    ]
+    assert start(tmp_path, "--studies", "rounds") == record and len(runs) == 3
     with pytest.raises(SystemExit, match="is of .*move it away"):
         start(tmp_path, "--studies", "rounds", "--", "gkd.tokens=1")
 
@@ -111,7 +115,7 @@ def test_cells_of_one_configuration_are_one_run(tmp_path, runs):
     cells = start(tmp_path, "--studies", "rounds", "isotonic")["cells"]
     first, twin = cells["isotonic/true/2.5x/0"], cells["rounds/1/2.5x/0"]
     assert twin == {**first, "same_run_as": "isotonic/true/2.5x/0"}
-    assert len(cells) == 4 and len(runs) == 3
+    assert len(cells) == 5 and len(runs) == 4
 
 
 def test_time_is_kept_to(tmp_path, runs):
@@ -140,7 +144,7 @@ def test_seeds_measured_apart_are_joined(tmp_path, runs):
     start(tmp_path, "--studies", "rounds", out="one")
     start(tmp_path, "--studies", "rounds", seed=1, out="other")
     ablations.main(["join", one, other, "--out", both])
-    assert len(json.loads((tmp_path / "both").read_text())["cells"]) == 4
+    assert len(json.loads((tmp_path / "both").read_text())["cells"]) == 6
     with pytest.raises(SystemExit, match="one: rounds/1/2.5x/0 is in another file too"):
         ablations.main(["join", both, one, "--out", both])
     start(tmp_path, "--studies", "rounds", "--", "gkd.tokens=1", out="changed")

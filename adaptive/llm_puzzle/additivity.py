@@ -18,7 +18,7 @@ from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.realise import realise_child
-from adaptive.llm_puzzle.rounds import Scored, scores_stage
+from adaptive.llm_puzzle.rounds import Scored, library_after, scores_stage
 from adaptive.llm_puzzle.score import compare
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def check(run: Puzzle, ctx: StageContext) -> None:
     parent, config = run.parent(ctx.device).model, run.config
     chosen = json.loads((ctx.input("search") / "architectures.json").read_text(encoding="utf-8"))
     blocks = [BlockOption.from_config(entry) for entry in chosen["child"]]
-    library = run.library(ctx)
+    library = library_after(run, ctx, config.search.rounds - 1)
     rows = Rows.load(ctx.input("calibration") / "validation.safetensors")
     rows = rows.first(config.score.tokens).to(parent.device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from adaptive.core import UserError
@@ -12,11 +13,11 @@ from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.checkpoint import save_child
 from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.fusion import kept, library_of
-from adaptive.llm_puzzle.gkd import Checkpoint, distill_globally
+from adaptive.llm_puzzle.gkd.stage import distil, unfinished
 from adaptive.llm_puzzle.parent import Parent
 from adaptive.llm_puzzle.puzzle import Puzzle, read_json, rows_of
-from adaptive.llm_puzzle.quantise import round_child
 from adaptive.llm_puzzle.realise import realise_child
+from adaptive.llm_puzzle.rounds import healed_tokens, scores_stage
 
 
 def make_child(run: Puzzle, ctx: StageContext) -> None:
@@ -36,7 +37,7 @@ def make_child(run: Puzzle, ctx: StageContext) -> None:
     if not ctx.ranks.main:
         return
     atomic_write_json(ctx.dir / "quality.json", result)
-    _checkpoint(run, ctx).discard()  # not before all that depends on it is safe
+    unfinished(ctx, run.config.gkd).discard()  # not before all that depends on it is safe
     ctx.summary(judge.child_summary(result) if is_child else judge.baseline_summary(name, result))
 
 
@@ -44,30 +45,24 @@ def _distil(
     run: Puzzle, ctx: StageContext, parent: Parent, blocks: list[BlockOption]
 ) -> dict[str, Any]:
     config, device = run.config, parent.model.device
-    shared = ctx.ranks.world > 1
     child = realise_child(parent.model, blocks, library_of(run, ctx))
     rows, budget = rows_of(ctx, "validation").to(device), config.evaluate.batch_tokens
     before = evaluate(child, rows, budget, parent.model) if ctx.ranks.main else None
-    if shared:  # each process takes its part to its device, and leaves the rest in main memory
-        child.to("cpu")  # pyrefly: ignore[bad-argument-type]
+    earlier = _seen(run, ctx)
+    left = replace(config.gkd, tokens=max(0, config.gkd.tokens - earlier))
     long = config.gkd.long.tokens > 0
-    tokens = distill_globally(
+    tokens = earlier + distil(
+        ctx,
         child,
         parent.model,
-        rows_of(ctx, "train").to(device),
-        config.gkd,
+        rows_of(ctx, "train"),
+        left,
         # All architectures see the same rows in the same order.
         config.seed,
-        track=lambda steps, total: ctx.track(steps, total, "distilling", unit="step"),
-        log=ctx.log,
-        long_rows=rows_of(ctx, "long", "contexts").to(device) if long else None,
-        checkpoint=_checkpoint(run, ctx),
-        ranks=ctx.ranks if shared else None,
+        long_rows=rows_of(ctx, "long", "contexts") if long else None,
     )
     if before is None:
         return {}
-    child.to(device)  # pyrefly: ignore[bad-argument-type]
-    round_child(child)  # training has moved what has fewer bits off its grid
     after = evaluate(child, rows, budget, parent.model)
     if not math.isfinite(after.loss):
         raise UserError(
@@ -91,6 +86,9 @@ def _distil(
     }
 
 
-def _checkpoint(run: Puzzle, ctx: StageContext) -> Checkpoint:
-    """Where an unfinished distillation waits."""
-    return Checkpoint(ctx.dir / "gkd.checkpoint", run.config.gkd.checkpoint_seconds)
+def _seen(run: Puzzle, ctx: StageContext) -> int:
+    """Tokens of global distillation that a child has seen between rounds of scoring."""
+    if ctx.name != "child" or not healed_tokens(run.config):
+        return 0
+    last = ctx.input(scores_stage(run.config.search))
+    return read_json(last / "child.json")["tokens"]

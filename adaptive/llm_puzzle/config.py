@@ -97,6 +97,12 @@ class PuzzleConfig(TaskConfig):
                 "search.fuse_ffn=true, which merges FFNs that were trained apart: set one of them "
                 "back to 0 tokens or false"
             )
+        if self.search.heal * (self.search.rounds - 1) >= 1:
+            raise UserError(
+                f"search.heal={self.search.heal} of {self.search.rounds - 1} partial children "
+                "leaves the last one no tokens of gkd.tokens: lower it, or search.rounds="
+                f"{self.search.rounds}"
+            )
         if not 0 <= self.distill.early_stop < 1:
             raise UserError(f"distill.early_stop={self.distill.early_stop} must be in [0, 1)")
         if len(set(self.baselines)) < len(self.baselines):
@@ -116,6 +122,7 @@ class PuzzleConfig(TaskConfig):
             "search.tighten": self.search.tighten,
             "search.interactions": self.search.interactions,
             "search.fuse_limit": self.search.fuse_limit,
+            "search.heal": self.search.heal,
         }
         for key, value in counts.items():
             if value < 0:

@@ -32,7 +32,13 @@ from adaptive.llm_puzzle.latency import (
 from adaptive.llm_puzzle.parent import load_parent
 from adaptive.llm_puzzle.prices import Pricing, blocks_of
 from adaptive.llm_puzzle.realise import child_config, realise_child
-from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage, search_before
+from adaptive.llm_puzzle.rounds import (
+    Scored,
+    library_after,
+    part_way,
+    scores_stage,
+    search_before,
+)
 from adaptive.llm_puzzle.runtime import engine_of
 from adaptive.llm_puzzle.score import compare
 from adaptive.llm_puzzle.settings import CostConfig
@@ -298,7 +304,8 @@ def restricted(run: Puzzle, problems: dict[int, ChoiceProblem]) -> dict[int, Cho
 
 def _measured_kl(run: Puzzle, ctx: StageContext, choices: Sequence[np.ndarray]) -> list[float]:
     """KL from the parent, on all validation rows, of children as the library gives them."""
-    parent, library = run.parent(ctx.device).model, run.library(ctx)
+    parent = run.parent(ctx.device).model
+    library = library_after(run, ctx, run.config.search.rounds - 1)
     rows = Rows.load(ctx.input("calibration") / "validation.safetensors").to(parent.device)
     return [
         compare(

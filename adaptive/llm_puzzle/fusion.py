@@ -29,6 +29,7 @@ from adaptive.llm_puzzle.blocks import (
 )
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM
+from adaptive.llm_puzzle.rounds import library_after
 
 if TYPE_CHECKING:
     from adaptive.llm_puzzle.puzzle import Puzzle
@@ -125,6 +126,9 @@ class FusedLibrary(Library):
         super().__init__(directory)
         self.base, self.layers = base, frozenset(layers)
 
+    def trunk(self, model: PuzzleForCausalLM) -> dict[str, torch.Tensor]:
+        return self.base.trunk(model)
+
     def weights(
         self, model: PuzzleForCausalLM, layer: int, option: AttentionOption | FFNOption
     ) -> dict[str, torch.Tensor]:
@@ -177,9 +181,12 @@ def kept(ctx: StageContext) -> dict[str, Any] | None:
 
 
 def library_of(run: Puzzle, ctx: StageContext) -> Library:
-    """Where a stage's sub-blocks come from: for a fused child the merged FFNs as well."""
-    library = run.library(ctx)
-    found = kept(ctx) if ctx.name == "child" else None
+    """Where a stage's sub-blocks come from: for the child what was healed between rounds, and the
+    merged FFNs of a fused one."""
+    if ctx.name != "child":
+        return run.library(ctx)
+    library = library_after(run, ctx, run.config.search.rounds - 1)
+    found = kept(ctx)
     if found is None:
         return library
     return FusedLibrary(ctx.input(STAGE), library, [run[0] for run in found["runs"]])

@@ -22,6 +22,7 @@ from adaptive.llm_puzzle.latency import make_clock, profile_space
 from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.prices import Pricing
 from adaptive.llm_puzzle.realise import child_config, realise_child
+from adaptive.llm_puzzle.rounds import library_after
 from adaptive.llm_puzzle.score import compare
 from adaptive.llm_puzzle.shapes import DTYPES, shape
 from adaptive.llm_puzzle.space import LayerSpace
@@ -127,7 +128,8 @@ def _kl(
     run: Puzzle, ctx: StageContext, blocks: Sequence[BlockOption], merged: list[list[int]]
 ) -> dict[str, float | None]:
     """KL of both children from the parent on all validation rows."""
-    parent, library = run.parent(ctx.device).model, Library(ctx.input("library"))
+    parent = run.parent(ctx.device).model
+    library = library_after(run, ctx, run.config.search.rounds - 1)
     rows = Rows.load(ctx.input("calibration") / "validation.safetensors").to(parent.device)
     made = fuse(parent, blocks, merged, library, ctx.dir)
 

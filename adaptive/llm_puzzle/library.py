@@ -18,6 +18,7 @@ from adaptive.llm_puzzle.modeling_puzzle import PuzzleForCausalLM, PuzzleLayer
 from adaptive.llm_puzzle.quantise import rounded
 from adaptive.llm_puzzle.space import LayerSpace
 from adaptive.llm_puzzle.walk import build
+from adaptive.llm_puzzle.weights import Checkpoint, weight_files
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,16 @@ class Library:
             return rounded(whole, option.bits)
         return self.state(layer, option)
 
+    def trunk(self, model: PuzzleForCausalLM) -> dict[str, torch.Tensor]:
+        """The weights outside the layers: of the embedding, the last norm and the head.
+
+        Args:
+            model: the parent.
+        """
+        return {
+            name: weight for name, weight in model.named_parameters() if not name.startswith(LAYERS)
+        }
+
     def holds_together(self, layer: int, block: BlockOption) -> bool:
         """Whether the halves of a block were trained together."""
         return self.coupled is not None and self.coupled.path(layer, block).is_file()
@@ -164,6 +175,36 @@ class Library:
                     yield record
 
 
+class HealedLibrary(Library):
+    """A child that was distilled as a whole, and for all that it does not have the library.
+
+    Args:
+        directory: of the child, a Hugging Face one.
+        base: the library that it was made of.
+    """
+
+    def __init__(self, directory: Path, base: Library):
+        super().__init__(directory)
+        self.base = base
+        found = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        self.blocks = found["blocks"]
+        self.own = Checkpoint(weight_files(directory))
+
+    def trunk(self, model: PuzzleForCausalLM) -> dict[str, torch.Tensor]:
+        return {name: self.own[name] for name in super().trunk(model)}
+
+    def weights(
+        self, model: PuzzleForCausalLM, layer: int, option: AttentionOption | FFNOption
+    ) -> dict[str, torch.Tensor]:
+        if option.to_config() != self.blocks[layer][side(option)]:
+            return self.base.weights(model, layer, option)
+        prefix = f"{LAYERS}{layer}."
+        names = tuple(prefix + name for name in HALVES[side(option)])
+        found = (name for name in self.own if name.startswith(names))
+        return {name.removeprefix(prefix): self.own[name] for name in found}
+
+
+LAYERS = "model.layers."
 # The parameters of either half of a layer, by the beginning of their names.
 HALVES = {
     "attention": ("input_layernorm.", "self_attn."),

@@ -33,7 +33,7 @@ from adaptive.llm_puzzle.fusion_stage import fusion
 from adaptive.llm_puzzle.nvlabs import stages as released
 from adaptive.llm_puzzle.puzzle import Puzzle
 from adaptive.llm_puzzle.rehearsal import stages as rehearsal
-from adaptive.llm_puzzle.rounds import rescore, scores_stage
+from adaptive.llm_puzzle.rounds import healed_tokens, rescore, scores_stage
 from adaptive.llm_puzzle.settings import SearchConfig
 from adaptive.llm_puzzle.variants import build, score
 
@@ -65,6 +65,9 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     # Diverse solutions are put together and measured where they are found.
     realised = ("calibration", "library", *pairs) if config.search.n_solutions > 1 else ()
     before = ["search_decoupled", "scores_coupled"] if run.coupled else _before(rounds)
+    # Partial children that were distilled go into those that follow, and into the last.
+    healing = [healed_tokens(config), config.gkd] if healed_tokens(config) else []
+    healed = (last_scores,) if healing else ()
     made_of = ("calibration", "library", *pairs, "search")
     children = ["child", *(f"baseline_{name}" for name in config.baselines)]
     fusing = [STAGE] if config.search.fuse_ffn else []
@@ -107,8 +110,11 @@ def stages(config: PuzzleConfig) -> list[Stage]:
                 Stage(
                     f"scores_{index}",
                     partial(rescore, run, index=index),
-                    ("calibration", "library", f"search_{index}"),
-                    [identity, config.score],
+                    (
+                        *("calibration", "library", f"search_{index}"),
+                        *((f"scores_{index - 1}",) if healing and index > 1 else ()),
+                    ),
+                    [identity, config.score, *healing],
                     parallel=True,
                 ),
             )
@@ -124,7 +130,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
             Stage(
                 name,
                 partial(fusion, run, keep_last=keep_last),
-                ("calibration", "library", "costs", "search"),
+                ("calibration", "library", "costs", "search", *healed),
                 [identity, config.search.fuse_limit, keep_last, config.cost, config.verify.seconds],
             )
             for name in fusing
@@ -135,7 +141,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
                 partial(make_child, run),
                 (
                     *(*made_of, "contexts", *fusing),
-                    *(["child"] if name != "child" else []),
+                    *(["child"] if name != "child" else healed),
                 ),
                 [identity, config.gkd, config.evaluate],
                 parallel=True,
@@ -167,8 +173,9 @@ def stages(config: PuzzleConfig) -> list[Stage]:
 
 
 def _searched(config: SearchConfig) -> dict[str, Any]:
-    """What a search depends on: whether its child is fused afterwards is nothing to it."""
-    return {key: value for key, value in vars(config).items() if not key.startswith("fuse_")}
+    """What a search depends on: what is done to the children that it finds is nothing to it."""
+    others = ("fuse_", "heal")
+    return {key: value for key, value in vars(config).items() if not key.startswith(others)}
 
 
 def _before(index: int) -> list[str]:

@@ -28,7 +28,8 @@ def realise_child(
     """A child model with its own copy of all weights; nothing else is held but a layer's parts.
 
     Args:
-        parent: gives the embedding, the head, the final norm and every sub-block that is kept.
+        parent: gives the embedding, the head, the final norm and every sub-block that is kept,
+            unless the library has them of a distilled child.
         blocks: one a layer.
         library: gives the other sub-blocks, pairs that it holds trained together as such, and
             rounds those of fewer bits.
@@ -41,9 +42,8 @@ def realise_child(
     child.to(parent.dtype)  # pyrefly: ignore[bad-argument-type]
     child.model.rotary_emb = copy.deepcopy(parent.model.rotary_emb).to(device)
     child.tie_weights()
-    for name, weight in parent.named_parameters():
-        if not name.startswith("model.layers."):
-            child.get_parameter(name).copy_(weight)
+    for name, weight in library.trunk(parent).items():
+        child.get_parameter(name).copy_(weight)
     for i, block in enumerate(blocks):
         layer, part = child.model.layers[i], library.block(parent, i, block)
         for name, weight in part.items():

@@ -26,12 +26,13 @@ class Reference:
     """The parent's result on a batch of rows.
 
     Args:
-        model: gives the head.
+        model: the parent, whose head it is.
         final_BTH: the parent's last hidden states, normed.
         rows: the batch.
         top_k: entries of the parent's distribution that the divergence tells apart, the others
             being one; None tells all apart. A bound from below: to merge entries loses information.
         compiled: fuse the elementwise work.
+        compared: what is compared with it, where that has a head of its own.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class Reference:
         rows: Rows,
         top_k: int | None = None,
         compiled: bool = False,
+        compared: PuzzleForCausalLM | None = None,
     ):
         self.weight_VH, self.top_k = model.lm_head.weight, top_k
+        self.other_VH = (compared or model).lm_head.weight
         self.mask_BT = rows.mask_NT
         self.final_MH = final_BTH[self.mask_BT]
         following_BT = nn.functional.pad(rows.ids_NT[:, 1:], (0, 1))
@@ -70,7 +73,7 @@ class Reference:
             own = next_token_loss(logp_SV, target_S)
             top = logp_SV.topk(self.top_k) if self.top_k else None
             for c in range(count):
-                logits_SV = finals_CMH[c, span] @ self.weight_VH.T
+                logits_SV = finals_CMH[c, span] @ self.other_VH.T
                 kl, loss = self._sums(logp_SV, logits_SV, target_S, top)
                 kl_C[c] += kl
                 loss_C[c] += loss - own

@@ -6,33 +6,41 @@ in R rounds moves towards the budget in R equal factors and looks again after ea
     scores -> search_1 -> scores_1 -> search_2 -> scores_2 -> ... -> search
 
 ``search_r`` takes the best child at the limits of round r, ``scores_r`` puts it together from the
-library and measures what replacing one more of its blocks would change, the parent staying what it
-is compared with (:func:`~adaptive.llm_puzzle.score.score_library`). All options stay open, the
-parent's own included, so a round may take back what an earlier one did. The last search meets the
-budget itself. Variants are those that were distilled on the parent's activations.
+library, distils it globally on a part of the tokens (``search.heal``) and measures what replacing
+one more of its blocks would change, the parent staying what it is compared with
+(:func:`~adaptive.llm_puzzle.score.score_library`). Each child goes on from the weights of the one
+before, in the halves that they have in common. All options stay open, the parent's own included, so
+a round may take back what an earlier one did. The last search meets the budget itself. Variants are
+those that were distilled on the parent's activations.
+
+Healing is what makes further rounds worth their while: a block is missed less or more once the
+others have learnt to do without those that are gone, and that is what counts after distillation.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adaptive.core import Budget, ChoiceProblem
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle.blocks import BlockOption
+from adaptive.llm_puzzle.checkpoint import save_child
+from adaptive.llm_puzzle.config import PuzzleConfig
 from adaptive.llm_puzzle.data import Rows
+from adaptive.llm_puzzle.gkd.stage import distil, unfinished
 from adaptive.llm_puzzle.isotonic import Repair, repair
-from adaptive.llm_puzzle.library import Library
+from adaptive.llm_puzzle.library import HealedLibrary, Library
+from adaptive.llm_puzzle.puzzle import Puzzle, read_json, rows_of
 from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.score import METRICS, LayerScores, compare, load_scores, score_library
 from adaptive.llm_puzzle.settings import SearchConfig
 from adaptive.llm_puzzle.space import LayerSpace
 
-if TYPE_CHECKING:
-    from adaptive.llm_puzzle.puzzle import Puzzle
+HEALED = "healed"  # directory of a partial child after distillation
 
 
 def part_way(budget: Budget, problem: ChoiceProblem, share: float) -> Budget:
@@ -113,8 +121,28 @@ def search_before(config: SearchConfig, coupled: bool = False) -> str | None:
     return None if config.rounds == 1 else f"search_{config.rounds - 1}"
 
 
+def healed_tokens(config: PuzzleConfig) -> int:
+    """Tokens of global distillation that each partial child sees."""
+    return round(config.search.heal * config.gkd.tokens) if config.search.rounds > 1 else 0
+
+
+def library_after(run: Puzzle, ctx: StageContext, index: int) -> Library:
+    """What the child after round ``index`` is made of.
+
+    Args:
+        run: the run.
+        ctx: of a stage that has the library and, if children are healed, the scores of that round.
+        index: 0 before the first.
+    """
+    library = run.library(ctx)
+    if index == 0 or not healed_tokens(run.config):
+        return library
+    stage = f"scores_{index}"
+    return HealedLibrary((ctx.dir if ctx.name == stage else ctx.input(stage)) / HEALED, library)
+
+
 def rescore(run: Puzzle, ctx: StageContext, index: int) -> None:
-    """Scores every option again, around the child of round ``index``.
+    """Scores every option again, around the child of round ``index``, which is distilled first.
 
     Summary: ``rounds.INDEX.kl`` (KL of that child from the parent in nats a token, measured on the
     tokens that scores are taken on), ``rounds.INDEX.kl.predicted`` and
@@ -122,14 +150,16 @@ def rescore(run: Puzzle, ctx: StageContext, index: int) -> None:
     (repeated as ``rounds.R.kl``), ``child.kl.predicted`` and ``speedup.predicted``.
     """
     parent, config = run.parent(ctx.device).model, run.config.score
-    library = Library(ctx.input("library"))
     found = json.loads((ctx.input(f"search_{index}") / "step.json").read_text(encoding="utf-8"))
     blocks = [BlockOption.from_config(entry) for entry in found["blocks"]]
+    seen = _heal(run, ctx, blocks, index) if healed_tokens(run.config) else 0
+    library = library_after(run, ctx, index)
     child = realise_child(parent, blocks, library)
     rows = Rows.load(ctx.input("calibration") / "validation.safetensors").first(config.tokens)
     rows = rows.to(parent.device)
     own = compare(parent, child, rows, config.batch_tokens)
-    atomic_write_json(ctx.dir / "child.json", {"blocks": found["blocks"], **own})
+    about = {"blocks": found["blocks"], "tokens": seen}
+    atomic_write_json(ctx.dir / "child.json", {**about, **own})
     score_library(
         child,
         run.space,
@@ -149,3 +179,29 @@ def rescore(run: Puzzle, ctx: StageContext, index: int) -> None:
             f"rounds.{index}.speedup.predicted": found["speedup"],
         }
     )
+
+
+def _heal(run: Puzzle, ctx: StageContext, blocks: Sequence[BlockOption], index: int) -> int:
+    """Distils a partial child globally and writes it, unless an earlier attempt did.
+
+    Returns:
+        Tokens that it has seen, those of the rounds before included.
+    """
+    done = ctx.dir / "healed.json"
+    if not ctx.ranks.broadcast(done.is_file()):
+        parent, config = run.parent(ctx.device).model, run.config.gkd
+        config = replace(
+            config, tokens=healed_tokens(run.config), long=replace(config.long, tokens=0)
+        )
+        child = realise_child(parent, blocks, library_after(run, ctx, index - 1))
+        # Other rows than the children before and after it.
+        seen = distil(ctx, child, parent, rows_of(ctx, "train"), config, run.config.seed + index)
+        if ctx.ranks.main:
+            if index > 1:
+                before = ctx.input(f"scores_{index - 1}") / "healed.json"
+                seen += read_json(before)["tokens"]
+            save_child(child, None, ctx.dir / HEALED)
+            atomic_write_json(done, {"tokens": seen})
+            unfinished(ctx, config).discard()
+    ctx.ranks.barrier()
+    return read_json(done)["tokens"]

@@ -203,7 +203,7 @@ def compare(
     parts = list(rows.token_batches(batch_tokens))
     finals = (final_states(model, [part.ids_NT for part in parts]) for model in (parent, child))
     for part, parent_BTH, child_BTH in zip(parts, *finals, strict=True):
-        reference = Reference(parent, parent_BTH, part)
+        reference = Reference(parent, parent_BTH, part, compared=child)
         for name, value in reference.compare(child_BTH[None]).items():
             sums[name] += value.item()
             counts[name] += reference.counts[name]
@@ -223,7 +223,7 @@ class _LayerScorer:
         reduced: Sequence[BlockOption] | None = None,
         store: Store | None = None,
     ):
-        self.model, self.at, self.options = model, activations, options
+        self.model, self.parent, self.at, self.options = model, parent, activations, options
         self.store = store or Store("device", model.device)
         self.fused = worth_fusing(model)
         self.own = options.index(BlockOption.from_config(model.config.blocks[activations.index]))
@@ -276,7 +276,12 @@ class _LayerScorer:
                 own_BTH = next(finals)
                 final_BTH = own_BTH if final_NTH is None else final_NTH[index, : own_BTH.shape[1]]
                 reference = Reference(
-                    self.model, final_BTH, rows.select(index), config.top_k, compiled=self.fused
+                    self.parent,
+                    final_BTH,
+                    rows.select(index),
+                    config.top_k,
+                    compiled=self.fused,
+                    compared=self.model,
                 )
                 base = {} if final_NTH is None else reference.compare(own_BTH[None])
                 counts = {name: counts[name] + n for name, n in reference.counts.items()}

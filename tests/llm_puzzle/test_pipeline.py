@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from adaptive.core import InfeasibleError, UserError
 from adaptive.core.run import Result
+from adaptive.llm_puzzle import rounds
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.parent import load_parent
@@ -204,6 +205,14 @@ def test_rounds_go_part_of_the_way_and_start_where_the_last_one_ended(iterated):
         assert child["blocks"] == step["blocks"]
         assert child["kl"] == summary[f"rounds.{index}.kl"] > 0
         assert step["kl.predicted"] == summary[f"rounds.{index}.kl.predicted"]
+        # Distilled on its part of the tokens, and on that of the child before it.
+        assert (
+            0.1 * index * 600
+            < child["tokens"]
+            == read(iterated, f"scores_{index}", "healed.json")["tokens"]
+        )
+    # All children see as many tokens, up to a whole step a phase.
+    assert abs(summary["child.gkd.tokens"] - 600) < 3 * 16 * 24
     # The base of the last search is the divergence of the last partial child.
     assert read(iterated, "search", "search.json")["base"] == summary["rounds.2.kl"]
 
@@ -246,6 +255,33 @@ def test_interrupted_rounds_go_on_where_they_were(parent_dir, folder, iterated, 
     assert not {"scores_2", "additivity", "report"} & again  # and fewer pairs are measured
     assert result.summary["rounds.3.kl"] == iterated.summary["rounds.3.kl"]
     assert result.summary["additivity.pairs.count"] <= 2
+
+
+def test_a_child_that_is_distilled_is_not_distilled_again(
+    parent_dir, folder, finished, tmp_path, monkeypatch
+):
+    """Scores around it were cut short."""
+    run = Path(shutil.copytree(finished.dir, tmp_path / "run"))
+    asked = experiment(parent_dir, folder, "search.rounds=2", "baselines=[]")
+    score_library = rounds.score_library
+
+    def cut_short(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds, "score_library", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        asked.run(run)
+    monkeypatch.setattr(rounds, "score_library", score_library)
+    monkeypatch.setattr(rounds, "distil", cut_short)
+    assert asked.run(run).summary["rounds.1.kl"] > 0
+
+
+def test_rounds_without_healing_take_the_library_as_it_is(parent_dir, folder, finished, tmp_path):
+    run = Path(shutil.copytree(finished.dir, tmp_path / "run"))
+    settings = ("search.rounds=2", "search.heal=0", "baselines=[]")
+    result = experiment(parent_dir, folder, *settings).run(run)
+    assert not (run / "artifacts" / "scores_1" / "healed").exists()
+    assert read(result, "scores_1", "child.json")["tokens"] == 0
 
 
 @pytest.mark.slow

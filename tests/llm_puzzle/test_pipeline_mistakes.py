@@ -26,6 +26,7 @@ BEFORE_ANYTHING = {
     "score.metric=mmlu": "score.metric='mmlu' is unknown",
     "baselines=[magic]": "baselines: unknown baseline 'magic'",
     "search.rounds=0": "search.rounds=0 must be at least 1",
+    "search.heal=-1": "search.heal=-1.0 must not be negative",
     "search.n_solutions=0": "search.n_solutions=0 must be at least 1",
     "search.interactions=-1": "search.interactions=-1 must not be negative",
     "search.diversity=1.2": "search.diversity=1.2 must lie in 0 to 1",
@@ -43,6 +44,11 @@ BEFORE_ANYTHING = {
 def test_a_mistake_in_the_settings_is_told_before_anything_runs(override):
     with pytest.raises(UserError, match=re.escape(BEFORE_ANYTHING[override])):
         adaptive.load("puzzle_tiny", override)
+
+
+def test_partial_children_leave_the_last_one_some_tokens():
+    with pytest.raises(UserError, match=r"^search.heal=0.5 of 2 partial children leaves the last"):
+        adaptive.load("puzzle_tiny", "search.rounds=3", "search.heal=0.5")
 
 
 def lose_weights(parent: Path) -> str:

@@ -124,6 +124,18 @@ def test_two_processes_train_the_pairs_of_one(parent_dir, tmp_path):
         assert found[1][name] == pytest.approx(found[0][name], rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.slow
+def test_two_processes_heal_the_child_of_one(parent_dir, tmp_path):
+    """The one between two rounds of scoring."""
+    found = []
+    for processes in (1, 2):
+        directory = tmp_path / str(processes)
+        settings = ("search.rounds=2", "budget.latency=50%")
+        found.append(told(finish(start(parent_dir, directory, processes, *settings), directory)))
+    for name in ("rounds.1.kl", "rounds.2.kl", "child.gkd.tokens", "child.kl.gkd"):
+        assert found[1][name] == pytest.approx(found[0][name], rel=1e-3, abs=1e-4)
+
+
 def worker(process: subprocess.Popen, rank: int) -> int:
     """Process id of a rank of torchrun's."""
     for entry in Path("/proc").glob("[0-9]*"):

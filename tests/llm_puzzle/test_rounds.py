@@ -7,16 +7,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_puzzle import library_of
 
 from adaptive.core import Budget, ChoiceProblem, Workload
 from adaptive.llm_puzzle.blocks import BlockOption
-from adaptive.llm_puzzle.library import Library
+from adaptive.llm_puzzle.checkpoint import save_child
+from adaptive.llm_puzzle.library import HealedLibrary, Library
 from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.rounds import Scored, part_way, scores_stage
-from adaptive.llm_puzzle.score import METRICS, LayerScores, compare, score_library
+from adaptive.llm_puzzle.score import (
+    METRICS,
+    LayerScores,
+    compare,
+    load_scores,
+    score_library,
+)
 from adaptive.llm_puzzle.settings import ScoreConfig, SearchConfig, SpaceConfig
 from adaptive.llm_puzzle.space import search_space
 
@@ -107,6 +115,49 @@ def test_scores_around_a_child_predict_its_next_step_exactly(
             parent.model, realise_child(parent.model, further, library), rows, 10_000
         )
         assert scored.predicted(space, further) == pytest.approx(measured["kl"], abs=1e-5)
+
+
+@pytest.fixture
+def healed(parent, space, library, tmp_path):
+    """A partial child that was trained (here: shaken), and a library that knows it."""
+    blocks = [layer.blocks[k] for layer, k in zip(space, (5, 0, 10), strict=True)]
+    child = realise_child(parent.model, blocks, library)
+    torch.manual_seed(3)
+    for weight in child.parameters():
+        weight.add_(0.1 * torch.randn_like(weight))
+    save_child(child, None, tmp_path / "healed")
+    return blocks, child, HealedLibrary(tmp_path / "healed", library)
+
+
+@torch.no_grad()
+def test_a_distilled_child_is_gone_on_from(parent, space, library, healed):
+    """Halves in common and all that is outside the layers; the rest is the library's."""
+    blocks, child, known = healed
+    ids = torch.randint(3, 60, (2, 9))
+    again = realise_child(parent.model, blocks, known)
+    assert torch.equal(again(ids).logits, child(ids).logits)
+    further = [blocks[0], BlockOption(space[1].attention[1], blocks[1].ffn), blocks[2]]
+    made = realise_child(parent.model, further, known)
+    fresh = library.weights(parent.model, 1, further[1].attention)
+    for name, weight in made.named_parameters():
+        attention = name.startswith(("model.layers.1.self_attn", "model.layers.1.input_layernorm"))
+        wanted = fresh[name.removeprefix("model.layers.1.")] if attention else None
+        assert torch.equal(weight, child.get_parameter(name) if wanted is None else wanted), name
+
+
+def test_scores_around_a_distilled_child_predict_its_next_step(
+    parent, space, rows, healed, tmp_path
+):
+    blocks, child, known = healed
+    own = compare(parent.model, child, rows, 10_000)
+    score_library(child, space, known, rows, ScoreConfig(), tmp_path, parent=parent.model)
+    scores = load_scores(tmp_path)
+    for layer, k in ((0, 0), (1, 7), (2, 3)):
+        further = list(blocks)
+        further[layer] = space[layer].blocks[k]
+        measured = compare(parent.model, realise_child(parent.model, further, known), rows, 10_000)
+        found = scores[layer].values_AF["kl"][space[layer].index(further[layer])]
+        assert own["kl"] + found == pytest.approx(measured["kl"], abs=1e-5)
 
 
 def test_ladders_are_put_in_order_around_the_childs_own_pair(space):

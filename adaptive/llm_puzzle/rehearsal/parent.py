@@ -25,7 +25,9 @@ def shallow(config: PuzzleModelConfig, layers: int) -> PuzzleModelConfig:
 
 
 @torch.no_grad()
-def write_random(config: PuzzleModelConfig, dtype: torch.dtype, directory: Path) -> None:
+def write_random(
+    config: PuzzleModelConfig, dtype: torch.dtype, directory: Path, device: torch.device
+) -> None:
     """Writes a checkpoint, whole or not at all; one layer is in memory at a time.
 
     Matrices are normal, norms and biases are ones.
@@ -34,18 +36,19 @@ def write_random(config: PuzzleModelConfig, dtype: torch.dtype, directory: Path)
         config: of the model.
         dtype: of the weights.
         directory: to make.
+        device: that draws: billions of numbers are minutes of a CPU and a second of a GPU.
     """
     index: dict[str, str] = {}
     with atomic_path(directory) as temporary:
         temporary.mkdir()
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator(device).manual_seed(0)
         for file, module, prefix in _modules(config):
             tensors = {}
             for name, weight in module.named_parameters():
-                value = torch.ones(weight.shape, dtype=dtype)
+                value = torch.ones(weight.shape, dtype=dtype, device=device)
                 if weight.ndim > 1:
                     value.normal_(std=SCALE, generator=generator)
-                tensors[prefix + name] = value
+                tensors[prefix + name] = value.cpu()
             save_file(tensors, temporary / file)
             index |= dict.fromkeys(tensors, file)
         content = json.dumps({"weight_map": index})

@@ -66,7 +66,7 @@ def rehearse(ctx: StageContext, config: PuzzleConfig) -> None:
     model = shallow(full_model, layers)
     if not parent.is_dir():
         say(f"[rehearsal] a random parent of {layers} layers")
-        write_random(model, dtype, parent)
+        write_random(model, dtype, parent, device)
     inner = _inner(config, model, str(parent), device)
     result = Experiment(inner).run(ctx.dir / "run", Ranks(device=ctx.device))
 

@@ -62,7 +62,7 @@ def test_a_random_parent_is_a_parent(tmp_path, dtype):
     config = config_of().shape
     assert config is not None
     model = shallow(from_shape(config), 3)
-    write_random(model, dtype, tmp_path / "parent")
+    write_random(model, dtype, tmp_path / "parent", torch.device("cpu"))
     loaded = load_parent(str(tmp_path / "parent"), CPU, dtype)
     assert len(loaded.blocks) == 3 and loaded.model.dtype == dtype
     assert sum(w.numel() for w in loaded.model.parameters()) == stack(model).params()
