@@ -402,14 +402,31 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
 }
 
 
-REMARKS = {
-    "allocation": (
-        "A score is of one replacement in the parent. Attention that is missed in one layer is "
-        "made up for by the others, so each is nearly free alone, and at 2.5x the MIP takes all "
-        "but one: its child diverges three times as far as its scores add up to, and children "
-        "drawn at random, which keep three or four, distil better. Scores taken again on the "
-        "way (`search.rounds`) are meant for this.",
-    ),
+REMARKS: dict[str, dict[str, tuple[str, ...]]] = {
+    "puzzle_small": {
+        "allocation": (
+            "A score is of one replacement in the parent. Attention that is missed in one layer is "
+            "made up for by the others, so each is nearly free alone, and at 2.5x the MIP takes "
+            "all but one: its child diverges three times as far as its scores add up to, and "
+            "children drawn at random, which keep three or four, distil better. Scores around "
+            "partial children that were distilled mend that, see the rounds.",
+        ),
+        "distillation": (
+            "All children of one start are the same, whatever it was trained on: a model this "
+            "small waits for launches and for its cache on this device, where narrower blocks save "
+            "no time, so children are made of the parent's halves, no-ops and, with ridge starts, "
+            "linear layers for attention. Widths count [on a CPU](puzzle_ablations_cpu.md). "
+            "Linear layers score well in the parent and are worth less than the attention that "
+            "they crowd out once the child is distilled: no-ops alone end better (see the space).",
+        ),
+        "rounds": (
+            "Scored around children that were not distilled, every change back is a great gain by "
+            "itself, gains of several do not add up (sums of scores go below zero), and rounds "
+            "lead astray. Distilled on 15 % of the tokens each, partial children tell what is "
+            "still needed: the last keeps more attention for fewer FFNs (9.2 M parameters against "
+            "16.3 M), goes on from trained weights, and sees as many tokens in all.",
+        ),
+    },
 }
 """What the tables do not say by themselves; written after looking at them, so look again."""
 
@@ -497,8 +514,13 @@ def verdict(differences: Sequence[float]) -> tuple[str, str]:
     )
 
 
-def page(record: dict[str, Any]) -> str:
-    """The page as Markdown."""
+def page(record: dict[str, Any], source: str = RESULTS.name) -> str:
+    """The page as Markdown.
+
+    Args:
+        record: the results.
+        source: name of their file.
+    """
     results = Results(record)
     device = record["environment"].get("device") or {}
     name = device.get("name") or record["environment"].get("platform", "")
@@ -508,7 +530,7 @@ def page(record: dict[str, Any]) -> str:
         "# What each part of Puzzle is worth",
         f"{len(runs)} runs in {seconds / 60:.0f} minutes on {name}, {record['date']}, commit "
         f"`{str(record['commit'])[:7]}`. Written by `python experiments/puzzle_ablations.py page` "
-        f"from [puzzle_ablations.json](results/puzzle_ablations.json); measured by\n\n"
+        f"from [{source}](results/{source}); measured by\n\n"
         f"```sh\n{record['command']}\n```",
         "Numbers are means over seeds, least and most in brackets; one without is of one "
         "seed. A seed changes the calibration "
@@ -518,11 +540,13 @@ def page(record: dict[str, Any]) -> str:
         "## Directions",
         claims(results),
     ]
+    recipe = record["command"].partition("--recipe ")[2].split()[0]
+    remarks = REMARKS.get(recipe, {})
     missing = [study for study in STUDIES if not results.has(study)]
     for study in STUDIES:
         title, write = TABLES[study]
         if study not in missing:
-            parts += [f"## {title}", write(results), *REMARKS.get(study, ())]
+            parts += [f"## {title}", write(results), *remarks.get(study, ())]
     if missing:
         titles = "; ".join(TABLES[study][0].lower() for study in missing)
         parts += ["## Not measured yet", f"{titles[0].upper()}{titles[1:]}."]
@@ -570,7 +594,7 @@ def main(argv: list[str] | None = None) -> None:
         record = read(arguments.results)
     except UserError as error:
         sys.exit(f"error: {error}")
-    atomic_write_text(arguments.out, page(record))
+    atomic_write_text(arguments.out, page(record, arguments.results.name))
     print(arguments.out)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -61,6 +62,28 @@ def at_middle(record: dict[str, Any]) -> dict[str, Any]:
     means = {key: sum(cell["summary"][key] for cell in cells) / len(cells) for key in keys}
     note = "" if len(speeds) == len(cells) else f" ({len(speeds)} of {len(cells)} timed)"
     return {"speedup.measured": sum(speeds) / len(speeds), "speedup.note": note, **means}
+
+
+def puzzle_rounds() -> str:
+    """What scoring around partial children is worth at the deepest cut."""
+    cells = load("puzzle_ablations")["cells"]
+
+    def found(study: str, key: str) -> tuple[str, str]:
+        chosen = {k: c for k, c in cells.items() if k.startswith(f"{study}/2.5x/")}
+        losses = [cell["summary"][key] for cell in chosen.values()]
+        loss = f"{statistics.mean(losses):.3f} ({min(losses):.3f} to {max(losses):.3f})"
+        return loss, measured(next(iter(chosen.values())))
+
+    rows = [
+        ("one round, as in the paper", *found("rounds/1", "child.loss.gkd")),
+        ("three rounds", *found("rounds/3, not healed", "child.loss.gkd")),
+        ("**three rounds, healed in between**", *found("rounds/3", "child.loss.gkd")),
+        ("random children", *found("allocation/all", "baseline.random.loss")),
+    ]
+    parents = [c["summary"]["parent.loss"] for k, c in cells.items() if k.startswith("rounds/1/")]
+    parent = f"(parent: {statistics.mean(parents):.3f})"
+    header = (f"`llama-small` at 2.5x on an H100 {parent}", "loss", "measured")
+    return table(header, rows)
 
 
 def puzzle_speed() -> str:
@@ -181,6 +204,7 @@ def solvers() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "puzzle": puzzle,
+    "puzzle_rounds": puzzle_rounds,
     "puzzle_speed": puzzle_speed,
     "costs": costs,
     "vits": vits,

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adaptive.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 DISTRIBUTION = "adaptive-compute"
 
@@ -121,18 +124,28 @@ def peak_memory() -> dict[str, int]:
     peak = {"host": used if sys.platform == "darwin" else used * 1024}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        peak["cuda"] = torch.cuda.max_memory_allocated()
+        peak["cuda"] = max(_highest, torch.cuda.max_memory_allocated())
     return peak
 
 
-def gpu_peak(reset: bool = False) -> int:
-    """Most bytes that this process has had allocated on its GPU since the last reset; 0 if none.
+_highest = 0  # bytes on the GPU, before the last reset of its count
 
-    A GPU that nothing has used yet is left alone.
+
+def gpu_peak(reset: bool = False, device: torch.device | None = None) -> int:
+    """Most bytes that this process has had allocated on a GPU since the last reset; 0 if none.
+
+    A GPU that nothing has used yet is left alone. What was before a reset is not lost to
+    :func:`peak_memory`.
+
+    Args:
+        reset: begin anew.
+        device: None is the current one.
     """
+    global _highest
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return 0
     if reset:
-        torch.cuda.reset_peak_memory_stats()
-    return int(torch.cuda.max_memory_allocated())
+        _highest = max(_highest, torch.cuda.max_memory_allocated(device))
+        torch.cuda.reset_peak_memory_stats(device)
+    return int(torch.cuda.max_memory_allocated(device))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,14 +47,23 @@ def _untracked(value: Any) -> Any:
 
 def file_table(directory: Path) -> dict[str, dict[str, Any]]:
     """Relative path to ``{"bytes", "sha256"}`` of every file below ``directory``, sorted."""
-    table = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and path.name != MANIFEST and not path.name.startswith(TEMPORARY):
-            with path.open("rb") as stream:
-                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-            relative = path.relative_to(directory).as_posix()
-            table[relative] = {"bytes": path.stat().st_size, "sha256": sha256}
-    return table
+    paths = [
+        path
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST and not path.name.startswith(TEMPORARY)
+    ]
+    # One thread hashes a gigabyte a second, and the library of an 8B parent has forty.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashes = list(pool.map(_sha256, paths))
+    return {
+        path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256}
+        for path, sha256 in zip(paths, hashes, strict=True)
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass

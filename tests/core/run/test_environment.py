@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import adaptive
 from adaptive.core.errors import UserError
@@ -12,6 +14,7 @@ from adaptive.core.run.environment import (
     cpu_name,
     environment,
     git_state,
+    gpu_peak,
     package_versions,
     peak_memory,
     resolve_device,
@@ -67,3 +70,19 @@ def test_peak_memory_is_in_bytes():
 
 def test_the_processor_has_a_name():
     assert cpu_name()
+
+
+def test_the_peak_of_a_run_is_that_of_its_hungriest_stage(monkeypatch):
+    """Stages count from where they begin; the run does not forget."""
+    held = {"peak": 7}
+    module = sys.modules["adaptive.core.run.environment"]
+    monkeypatch.setattr(module, "_highest", 0)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device=None: held["peak"])
+    monkeypatch.setattr(
+        torch.cuda, "reset_peak_memory_stats", lambda device=None: held.update(peak=2)
+    )
+    assert gpu_peak() == 7 and gpu_peak(reset=True) == 2
+    assert peak_memory()["cuda"] == 7
+    held["peak"] = 9
+    assert peak_memory()["cuda"] == 9
