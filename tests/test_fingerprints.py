@@ -153,3 +153,20 @@ def test_words_are_mined_again_where_another_prior_spends_the_tokens(home):
     before = marks(home, "textscale_finetune", *start, text)
     save_net(make_net(1), home / "prior.safetensors")
     assert changed(before, marks(home, "textscale_finetune", *start, text)) == {"mine", "train"}
+
+
+def test_weights_and_maps_that_a_training_starts_from_count_by_content(home):
+    for name in ("start.safetensors", "maps.npy"):
+        (home / name).write_bytes(b"one")
+    settings = [*MODEL, *TRAIN, "train.num_tokens=[7]", "model.init=HOME/start.safetensors"]
+    settings += ["data.train_maps=maps.npy", "train.distill.teacher=HOME/model"]
+    depending = {
+        "start.safetensors": {"train"},
+        "maps.npy": {"images"},
+        "model/model.safetensors": {"train"},
+    }
+    for name, stages in depending.items():
+        before = marks(home, "quadformer_train", *settings)
+        assert marks(home, "quadformer_train", *settings) == before
+        (home / name).write_bytes((home / name).read_bytes() + b"more")
+        assert changed(before, marks(home, "quadformer_train", *settings)) == stages, name

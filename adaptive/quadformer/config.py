@@ -97,6 +97,12 @@ class QuadformerEvalConfig(TaskConfig):
                     f"budget.latency={latency} is of a forward of evaluate.speed_batch images: set "
                     "that above 0"
                 )
+        for name in ("shift", "shared"):
+            if self.data.valid is None and (value := getattr(self.evaluate, name)):
+                raise UserError(
+                    f"evaluate.{name}={str(value).lower()} is of the images in data.valid, and "
+                    "there are none: name some, or leave it out"
+                )
         nothing = self.data.valid is None and self.checkpoint is None
         if nothing and not self.evaluate.speed_batch:
             raise UserError(

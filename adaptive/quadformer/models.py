@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from adaptive import zoo
 from adaptive.core.errors import UserError
 from adaptive.core.normalise import Normalise as Normalise  # beside what makes the models
-from adaptive.core.run import atomic_path, atomic_write_json
+from adaptive.core.run import atomic_path, atomic_write_json, file_marks
 from adaptive.quadformer.factory import create_vit
 from adaptive.quadformer.settings import ModelConfig
 from adaptive.quadformer.slim import cut
@@ -223,11 +223,9 @@ def check_there(directory: str | Path) -> None:
 
 def weight_files(directories: Iterable[str]) -> list[list[Any]]:
     """Names, sizes and times of the weights of trained models: what a run's stages depend on."""
-    return [
-        [str(path), path.stat().st_size, path.stat().st_mtime_ns]
-        for directory in directories
-        for path in sorted(model_home(directory).glob("*.safetensors"))
-    ]
+    return file_marks(
+        path for directory in directories for path in model_home(directory).glob("*.safetensors")
+    )
 
 
 def known_accuracy(directory: str | Path) -> dict[str, Any] | None:

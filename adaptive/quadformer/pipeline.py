@@ -7,10 +7,11 @@ quadformer_eval:  tokens -> accuracy, speed -> report
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from adaptive.core.cost import Origin
 from adaptive.core.prior import prior_identity
-from adaptive.core.run import Stage, StageContext, resolve_device
+from adaptive.core.run import Stage, StageContext, file_marks, resolve_device
 from adaptive.quadformer import models
 from adaptive.quadformer.config import QuadformerEvalConfig, QuadformerTrainConfig
 from adaptive.quadformer.data import open_source
@@ -27,14 +28,22 @@ def train_stages(config: QuadformerTrainConfig) -> list[Stage]:
     """
     training.check(config)
     found = {split: _identity(config.data, split) for split in ("train", "valid")}
-    images = [found, config.model.size, config.data.train_maps]
+    maps = config.data.train_maps
+    images = [found, config.model.size, maps]
+    images += [] if maps is None else file_marks([Path(config.data.root) / maps])
+    init, teacher = config.model.init, config.train.distill.teacher
+    weights = [] if init in (None, "timm") else file_marks([Path(str(init))])
+    weights += [] if teacher in (None, "ema") else models.weight_files([str(teacher)])
     return [
         Stage("images", partial(training.decode_images, config), (), images),
         Stage(
             "train",
             partial(training.train, config),
             ("images",),
-            [config.model, prior_identity(config.model.prior), config.augment, config.train],
+            [
+                *(config.model, prior_identity(config.model.prior), *weights),
+                *(config.augment, config.train),
+            ],
             parallel=True,
         ),
         Stage(

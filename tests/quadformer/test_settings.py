@@ -53,6 +53,14 @@ def test_mistakes_in_training_are_told(override, words):
             "budget.latency=4ms is of a forward of evaluate.speed_batch images: set that above 0",
         ),
         (
+            ["data.valid=null", "evaluate.shift=0.3"],
+            "evaluate.shift=0.3 is of the images in data.valid, and there are none",
+        ),
+        (
+            ["data.valid=null", "evaluate.shared=true"],
+            "evaluate.shared=true is of the images in data.valid, and there are none",
+        ),
+        (
             ["data.valid=null", "checkpoint=null", "evaluate.speed_batch=0"],
             "nothing is left to measure: name a checkpoint, images in data.valid",
         ),

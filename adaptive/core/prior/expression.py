@@ -10,11 +10,13 @@ import ast
 import inspect
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from adaptive.core.errors import UserError
 from adaptive.core.prior.base import PRIORS, Prior
 from adaptive.core.prior.combine import CombinedPrior, Formula, Operation, Part
+from adaptive.core.run import file_marks
 
 SYMBOLS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Mult: "*", ast.Pow: "**"}
 
@@ -71,13 +73,12 @@ def prior_identity(expression: str | None) -> list[Any] | None:
     if expression is None:
         return None
     reader = _Reader(expression, {})
-    files = {}
+    files: set[Path] = set()
     for node in ast.walk(reader.tree()):
         if isinstance(node, ast.Call):  # a name alone names no files
             kind, written = reader.call(node)
-            files |= {str(path): path.stat() for path in kind.files(**written)}
-    found = sorted(files.items())
-    return [expression, [[path, about.st_size, about.st_mtime_ns] for path, about in found]]
+            files |= set(kind.files(**written))
+    return [expression, file_marks(files)]
 
 
 class _Reader:

@@ -13,7 +13,7 @@ from adaptive.core.run.directory import RunDir
 from adaptive.core.run.engine import run_stages
 from adaptive.core.run.environment import environment, resolve_device
 from adaptive.core.run.experiment import Experiment, Result
-from adaptive.core.run.manifest import Manifest, digest
+from adaptive.core.run.manifest import Manifest, digest, file_marks
 from adaptive.core.run.metrics import MetricsLog
 from adaptive.core.run.progress import duration, say, track
 from adaptive.core.run.ranks import LostRank, Ranks, shares
@@ -42,6 +42,7 @@ __all__ = [
     "digest",
     "duration",
     "environment",
+    "file_marks",
     "resolve_device",
     "run_stages",
     "say",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,19 @@ def _untracked(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_untracked(item) for item in value]
     return value
+
+
+def file_marks(paths: Iterable[Path]) -> list[list[Any]]:
+    """Path, size and time of change of files that a stage depends on, in order.
+
+    What a setting names by path may be other content the next time. A file that is not there is
+    marked as such: it is the stage's to say so.
+    """
+    marks = []
+    for path in sorted(paths):
+        about = path.stat() if path.is_file() else None
+        marks.append([str(path), *((about.st_size, about.st_mtime_ns) if about else ())])
+    return marks
 
 
 def file_table(directory: Path) -> dict[str, dict[str, Any]]:
