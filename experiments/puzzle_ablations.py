@@ -11,7 +11,7 @@ as soon as it is done; started again, it goes on with those that are missing (``
 runs in one directory, so it is made once, and cells of one configuration are one run. Seeds share
 nothing, so several processes can share a GPU, each with ``--seeds`` and an ``--out`` of its own;
 ``join`` makes their files one. As what runs side by side cannot be timed, children keep to the
-budget by the costs of their blocks, and ``measure`` times those of the first study afterwards, one
+budget by the costs of their blocks, and ``measure`` times those of two studies afterwards, one
 by one beside the parent. ``page`` writes ``experiments/puzzle_ablations.md`` from the results:
 tables, and for each direction that the paper reports whether it holds here.
 """
@@ -22,10 +22,9 @@ import argparse
 import datetime
 import json
 import os
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,6 @@ from adaptive.core.run import (  # noqa: E402
     run_stages,
 )
 from adaptive.core.run.share import take_stages  # noqa: E402
-from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
 from adaptive.experiments.records import (  # noqa: E402 # pyrefly: ignore[missing-import]
     commit_of,
     read,
@@ -62,7 +60,8 @@ ALLOCATORS = ("uniform", "greedy", "marginal", "max_params", "random")
 NO_BASELINES = "baselines=[]"
 NO_CHECK = "search.tighten=0"  # of latency, beside other runs on the device
 LEFT_OUT = ("verify", "export", "report")  # stages that say nothing of quality
-MEASURED = "allocation"  # the study whose children are timed
+MEASURED = "allocation"  # the study of allocators
+TIMED = (MEASURED, "rounds")  # studies whose children are timed
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,8 @@ ROUNDS = {
     "1": ("search.rounds=1",),
     "3, not healed": ("search.rounds=3", "search.heal=0"),
     "3": ("search.rounds=3",),
+    "3, from the library": ("search.rounds=3", "search.carry=false"),
 }
-ALIKE = 0.002  # losses that differ by less are told as equal
 STUDIES = ("allocation", "distillation", "scores", "isotonic", "rounds", "coupling", "gkd", "space")
 
 
@@ -177,7 +176,7 @@ def run(arguments: argparse.Namespace) -> None:
         blocks: dict[str, Any] = {}
         try:
             summary = run_quietly(experiment, directory)
-            if cell.study == MEASURED:
+            if cell.study in TIMED:
                 found = directory / "artifacts" / "search" / "architectures.json"
                 blocks = {"architectures": json.loads(found.read_text())}
         except InfeasibleError as error:
@@ -211,7 +210,7 @@ def run_quietly(experiment: Experiment, directory: Path) -> dict[str, Any]:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Times the children of the first study that are not timed yet, each beside its parent."""
+    """Times the children that are to be timed and are not yet, each beside its parent."""
     from adaptive.core import Workload
     from adaptive.llm_puzzle.blocks import BlockOption
     from adaptive.llm_puzzle.latency import make_clock
@@ -285,278 +284,6 @@ def join(paths: Sequence[Path]) -> dict[str, Any]:
     return first
 
 
-# --- the page ---
-
-
-class Results:
-    """The cells that are done."""
-
-    def __init__(self, record: dict[str, Any]):
-        self.record = record
-
-    def get(self, study: str, name: str, speed: str, key: str) -> str:
-        """A number of all seeds that have it, as text; a dash where no seed has."""
-        prefix = f"{study}/{name}/{speed}/"
-        cells = (c for k, c in self.record["cells"].items() if k.startswith(prefix))
-        return _mean([cell["summary"].get(key) for cell in cells])
-
-    def has(self, study: str) -> bool:
-        """Whether any of its cells is done."""
-        return any(key.startswith(f"{study}/") for key in self.record["cells"])
-
-    def attending(self, name: str, speed: str) -> str:
-        """In how many layers an allocator's child has attention left that looks at other tokens."""
-        prefix = f"{MEASURED}/all/{speed}/"
-        cells = (c for k, c in self.record["cells"].items() if k.startswith(prefix))
-        children = (cell.get("architectures", {}).get(name) for cell in cells)
-        counts = (
-            child and sum(block["attention"]["kind"] == "gqa" for block in child)
-            for child in children
-        )
-        return ", ".join("-" if count is None else str(count) for count in counts) or "-"
-
-    def measured(self, name: str, speed: str) -> str:
-        """The measured speed-up of an allocator's child, as text."""
-        prefix = f"{MEASURED}/all/{speed}/"
-        cells = (c for k, c in self.record["cells"].items() if k.startswith(prefix))
-        return _mean([cell.get("measured", {}).get(name) for cell in cells])
-
-    def pairs(self, study: str, names: tuple[str, str], speed: str, key: str) -> list[float]:
-        """Differences (second minus first) seed by seed."""
-        tables = []
-        for name in names:
-            prefix = f"{study}/{name}/{speed}/"
-            cells = self.record["cells"]
-            tables.append(
-                {k.removeprefix(prefix): c["summary"].get(key) for k, c in cells.items()
-                 if k.startswith(prefix)}
-            )  # fmt: skip
-        first, second = tables
-        both = [seed for seed in first if first[seed] is not None and second.get(seed) is not None]
-        return [second[seed] - first[seed] for seed in both]
-
-
-def _mean(values: Sequence[float | None]) -> str:
-    found = [float(value) for value in values if value is not None]
-    if len(found) < 2:
-        return f"{found[0]:.3f}" if found else "-"
-    return f"{sum(found) / len(found):.3f} ({min(found):.3f} to {max(found):.3f})"
-
-
-def allocation(results: Results) -> str:
-    """Loss after the same distillation, by allocator and budget."""
-
-    def at(name: str, speed: str) -> str:
-        key = "child.loss.gkd" if name == "mip" else f"baseline.{name}.loss"
-        return results.get("allocation", "all", speed, key)
-
-    rows = [[name, *(at(name, speed) for speed in SPEEDS)] for name in ("mip", *ALLOCATORS)]
-    kl = [results.get("allocation", "all", speed, "child.kl.gkd") for speed in SPEEDS]
-    rows.append(["KL of the MIP's child", *kl])
-    for label, key in (
-        ("before distillation", "additivity.measured_kl"),
-        ("the same by its scores", "additivity.predicted_kl"),
-    ):
-        found = [results.get("allocation", "all", speed, key) for speed in SPEEDS]
-        rows.append([label, *found])
-    for name in ("child", "random"):
-        label = f"layers that attend, {'mip' if name == 'child' else name}"
-        rows.append([label, *(results.attending(name, speed) for speed in SPEEDS)])
-    losses = table(["loss (nats/token)", *SPEEDS], rows)
-    promised = [results.get("allocation", "all", speed, "speedup.predicted") for speed in SPEEDS]
-    rows = [["promised to the MIP's child", *promised]]
-    for name in ("child", *ALLOCATORS):
-        label = "mip" if name == "child" else name
-        rows.append([label, *(results.measured(name, speed) for speed in SPEEDS)])
-    return f"{losses}\n\n{table(['measured speed-up', *SPEEDS], rows)}"
-
-
-def rows_of(study: str, names: Sequence[str], speed: str) -> Callable[[Results], str]:
-    """The table of a study with one row a cell."""
-
-    def written(results: Results) -> str:
-        keys = ("child.kl.bld", "child.loss.bld", "child.kl.gkd", "child.loss.gkd")
-        header = [f"at {speed}", "KL before GKD", "loss before", "KL after", "loss after"]
-        rows = [[name, *(results.get(study, name, speed, key) for key in keys)] for name in names]
-        return table(header, rows)
-
-    return written
-
-
-PARTS = [f"{init} {part:g}" for init in ("paper", "ridge") for part in (0.0, 0.25, 0.5, 1.0)]
-TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
-    "allocation": ("Who allocates", allocation),
-    "distillation": (
-        "Start and part of the tokens of local distillation",
-        rows_of("distillation", PARTS, MIDDLE),
-    ),
-    "scores": ("What is scored", rows_of("scores", ("kl", "lm_loss", "cosine"), MIDDLE)),
-    "isotonic": ("Repair of noisy ladders", rows_of("isotonic", ("true", "false"), FAST)),
-    "rounds": ("Rounds of scoring", rows_of("rounds", tuple(ROUNDS), FAST)),
-    "coupling": (
-        "Halves trained apart or together",
-        rows_of("coupling", ("decoupled", "coupled"), MIDDLE),
-    ),
-    "gkd": ("Losses of global distillation", rows_of("gkd", tuple(GKD), MIDDLE)),
-    "space": ("The search space", rows_of("space", ("all", "no-op only"), MIDDLE)),
-}
-
-
-REMARKS: dict[str, dict[str, tuple[str, ...]]] = {
-    "puzzle_small": {
-        "allocation": (
-            "A score is of one replacement in the parent. Attention that is missed in one layer is "
-            "made up for by the others, so each is nearly free alone, and at 2.5x the MIP takes "
-            "all but one: its child diverges three times as far as its scores add up to, and "
-            "children drawn at random, which keep three or four, distil better. Scores around "
-            "partial children that were distilled mend that, see the rounds.",
-        ),
-        "distillation": (
-            "All children of one start are the same, whatever it was trained on: a model this "
-            "small waits for launches and for its cache on this device, where narrower blocks save "
-            "no time, so children are made of the parent's halves, no-ops and, with ridge starts, "
-            "linear layers for attention. Widths count [on a CPU](puzzle_ablations_cpu.md). "
-            "Linear layers score well in the parent and are worth less than the attention that "
-            "they crowd out once the child is distilled: no-ops alone end better (see the space).",
-        ),
-        "rounds": (
-            "Scored around children that were not distilled, every change back is a great gain by "
-            "itself, gains of several do not add up (sums of scores go below zero), and rounds "
-            "lead astray. Distilled on 15 % of the tokens each, partial children tell what is "
-            "still needed: the last keeps more attention for fewer FFNs (9.2 M parameters against "
-            "16.3 M), goes on from trained weights, and sees as many tokens in all.",
-        ),
-    },
-}
-"""What the tables do not say by themselves; written after looking at them, so look again."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A direction: the second is worse than the first.
-
-    Attributes:
-        text: what is claimed.
-        study, names, speed: the two cells.
-        key: the number that is compared.
-        source: who says so.
-    """
-
-    text: str
-    study: str
-    names: tuple[str, str]
-    speed: str
-    key: str = "child.loss.gkd"
-    source: str = "paper"
-
-
-CLAIMS = (
-    Claim("distilling locally helps", "distillation", ("paper 1", "paper 0"), MIDDLE),
-    Claim("all tokens beat half of them", "distillation", ("paper 1", "paper 0.5"), MIDDLE),
-    Claim("KL scores beat LM loss", "scores", ("kl", "lm_loss"), MIDDLE),
-    Claim("global distillation helps", "gkd", ("cosine + KL", "none"), MIDDLE),
-    Claim("cosine and KL beat LM loss alone", "gkd", ("cosine + KL", "LM"), MIDDLE),
-    Claim("adding LM loss hurts", "gkd", ("cosine + KL", "cosine + KL + LM"), MIDDLE),
-    Claim("more than no-ops in the space helps", "space", ("all", "no-op only"), MIDDLE),
-    Claim(
-        "ridge starts beat the paper's", "distillation", ("ridge 0", "paper 0"), MIDDLE, source="us"
-    ),
-    Claim("three rounds beat one", "rounds", ("3", "1"), FAST, source="us"),
-    Claim("healing between rounds helps", "rounds", ("3", "3, not healed"), FAST, source="us"),
-    Claim("repair of ladders helps", "isotonic", ("true", "false"), FAST, source="us"),
-    Claim("training halves together helps", "coupling", ("coupled", "decoupled"), MIDDLE),
-)
-
-
-def claims(results: Results) -> str:
-    """Whether each direction holds, seed by seed."""
-    rows = []
-    for claim in CLAIMS:
-        if differences := results.pairs(claim.study, claim.names, claim.speed, claim.key):
-            rows.append([claim.text, claim.source, *verdict(differences)])
-    for name in ALLOCATORS:
-        for speed in SPEEDS:
-            child = results.record["cells"]
-            differences = [
-                cell["summary"][f"baseline.{name}.loss"] - cell["summary"]["child.loss.gkd"]
-                for key, cell in child.items()
-                if key.startswith(f"allocation/all/{speed}/")
-                and cell["summary"].get(f"baseline.{name}.loss") is not None
-            ]
-            if differences:
-                text, whose = f"the MIP beats {name} at {speed}", "paper"
-                rows.append([text, "us" if name == "marginal" else whose, *verdict(differences)])
-    return table(["claim", "whose", "difference, seed by seed", "here"], rows)
-
-
-def verdict(differences: Sequence[float]) -> tuple[str, str]:
-    """The differences as text, and what they say of a claim that they are positive.
-
-    Where seeds disagree, a mean beyond its standard error leans one way, and a smaller one is
-    within the seeds' noise.
-    """
-    if not differences:
-        return "-", "not measured"
-    text, count = ", ".join(f"{value:+.3f}" for value in differences), len(differences)
-    if max(map(abs, differences)) < ALIKE:
-        return text, f"equal within {ALIKE:g}"
-    if min(differences) > 0:
-        return text, "holds" if count > 1 else "holds (one seed)"
-    if max(differences) <= 0:
-        return text, "does not hold"
-    mean = statistics.mean(differences)
-    if abs(mean) <= statistics.stdev(differences) / count**0.5:
-        return text, "within the seeds' noise"
-    for_it = sum(value > 0 for value in differences)
-    return (
-        text,
-        f"{'leans to it' if mean > 0 else 'leans against it'} ({for_it} of {count} seeds for)",
-    )
-
-
-def page(record: dict[str, Any], source: str = RESULTS.name) -> str:
-    """The page as Markdown.
-
-    Args:
-        record: the results.
-        source: name of their file.
-    """
-    results = Results(record)
-    device = record["environment"].get("device") or {}
-    name = device.get("name") or record["environment"].get("platform", "")
-    runs = [cell for cell in record["cells"].values() if "same_run_as" not in cell]
-    seconds = sum(cell["seconds"] for cell in runs)
-    parts = [
-        "# What each part of Puzzle is worth",
-        f"{len(runs)} runs in {seconds / 60:.0f} minutes on {name}, {record['date']}, commit "
-        f"`{str(record['commit'])[:7]}`. Written by `python experiments/puzzle_ablations.py page` "
-        f"from [{source}](results/{source}); measured by\n\n"
-        f"```sh\n{record['command']}\n```",
-        "Numbers are means over seeds, least and most in brackets; one without is of one "
-        "seed. A seed changes the calibration "
-        "text, every training and the random architectures. Losses are in nats a token on "
-        "validation text. The child and all it is compared with keep to one budget, by measured "
-        "times of their blocks, and see the same tokens of global distillation.",
-        "## Directions",
-        claims(results),
-    ]
-    recipe = record["command"].partition("--recipe ")[2].split()[0]
-    remarks = REMARKS.get(recipe, {})
-    missing = [study for study in STUDIES if not results.has(study)]
-    for study in STUDIES:
-        title, write = TABLES[study]
-        if study not in missing:
-            parts += [f"## {title}", write(results), *remarks.get(study, ())]
-    if missing:
-        titles = "; ".join(TABLES[study][0].lower() for study in missing)
-        parts += ["## Not measured yet", f"{titles[0].upper()}{titles[1:]}."]
-    reasons = {key: cell["summary"].get("error") for key, cell in record["cells"].items()}
-    lines = [f"- {key}: {reason}" for key, reason in reasons.items() if reason]
-    if lines:
-        parts += ["## Out of reach", "\n".join(lines)]
-    return "\n\n".join(parts) + "\n"
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     verbs = parser.add_subparsers(dest="what", required=True)
@@ -594,6 +321,11 @@ def main(argv: list[str] | None = None) -> None:
         record = read(arguments.results)
     except UserError as error:
         sys.exit(f"error: {error}")
+    # Not before the cells are known, whose names it takes.
+    from adaptive.experiments.puzzle_ablations_page import (  # pyrefly: ignore[missing-import]
+        page,
+    )
+
     atomic_write_text(arguments.out, page(record, arguments.results.name))
     print(arguments.out)
 

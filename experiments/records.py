@@ -28,9 +28,9 @@ def started(path: Path, command: str, device: str, commit: str | None, part: str
     if path.is_file():
         record = read(path)
         if record["command"] != command:
-            raise UserError(f"{path} is of `{record['command']}`: move it away, or write to another file")
+            raise UserError(f"{path} is of `{record['command']}`: move it away, or write elsewhere")
         if record["environment"].get("device") != about.get("device"):
-            raise UserError(f"{path} is of another device: move it away, or write to another file")
+            raise UserError(f"{path} is of another device: move it away, or write elsewhere")
         return record
     return {
         "command": command,

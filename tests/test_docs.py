@@ -91,7 +91,7 @@ def test_every_command_composes(page, tmp_path, monkeypatch):
             pytest.fail(f"{block}: {error}")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
+@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("experiments/*.md")], ids=by_name)
 def test_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     dead = []

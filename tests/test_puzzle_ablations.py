@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import adaptive
 from adaptive.core import InfeasibleError
 from adaptive.experiments import puzzle_ablations as ablations
+from adaptive.experiments.puzzle_ablations_page import CLAIMS, TABLES, page, verdict
 
 BLOCKS = [
     {"attention": {"kind": "no_op"}, "ffn": {"kind": "mlp", "intermediate_size": 64}}
@@ -40,7 +41,7 @@ def test_every_cell_is_a_run_of_the_recipe(cell):
 
 def test_cells_have_names_of_their_own_and_every_study_has_some():
     assert max(Counter(cell.key for cell in CELLS).values()) == 1
-    assert {cell.study for cell in CELLS} == set(ablations.STUDIES) == set(ablations.TABLES)
+    assert {cell.study for cell in CELLS} == set(ablations.STUDIES) == set(TABLES)
 
 
 def test_cells_of_one_directory_share_a_library():
@@ -56,7 +57,7 @@ def test_cells_of_one_directory_share_a_library():
 
 def test_claims_are_of_cells_that_there_are():
     names = {(cell.study, cell.name, cell.speed) for cell in CELLS}
-    for claim in ablations.CLAIMS:
+    for claim in CLAIMS:
         assert {(claim.study, name, claim.speed) for name in claim.names} <= names, claim.text
 
 
@@ -101,12 +102,9 @@ def start(tmp_path, *more, seed=0, out="results.json"):
 
 def test_what_is_done_is_not_done_again(tmp_path, runs):
     record = start(tmp_path, "--studies", "rounds")
-    assert list(record["cells"]) == [
-        "rounds/1/2.5x/0",
-        "rounds/3, not healed/2.5x/0",
-        "rounds/3/2.5x/0",
-    ]
-    assert start(tmp_path, "--studies", "rounds") == record and len(runs) == 3
+    keys = [f"rounds/{name}/2.5x/0" for name in ablations.ROUNDS]
+    assert list(record["cells"]) == keys and len(keys) == 4
+    assert start(tmp_path, "--studies", "rounds") == record and len(runs) == 4
     with pytest.raises(SystemExit, match="is of .*move it away"):
         start(tmp_path, "--studies", "rounds", "--", "gkd.tokens=1")
 
@@ -115,7 +113,7 @@ def test_cells_of_one_configuration_are_one_run(tmp_path, runs):
     cells = start(tmp_path, "--studies", "rounds", "isotonic")["cells"]
     first, twin = cells["isotonic/true/2.5x/0"], cells["rounds/1/2.5x/0"]
     assert twin == {**first, "same_run_as": "isotonic/true/2.5x/0"}
-    assert len(cells) == 5 and len(runs) == 4
+    assert len(cells) == 6 and len(runs) == 5
 
 
 def test_time_is_kept_to(tmp_path, runs):
@@ -132,7 +130,7 @@ def test_the_page_says_what_was_found(tmp_path, runs):
     assert f"{len(runs)} runs" in text and "noise" not in text
     assert "| mip | 1.300 | 1.750 | 2.500 |" in text
     assert "| the MIP beats greedy at 1.3x | paper | +0.500 | holds (one seed) |" in text
-    assert "| three rounds beat one | us | +0.000 | equal within 0.002 |" in text
+    assert "| three healed rounds beat one | us | +0.000 | equal within 0.002 |" in text
     assert "- space/no-op only/1.75x/0: out of reach" in text
     # A space from which no child reaches the budget has no numbers.
     assert "| no-op only | - | - | - | - |" in text
@@ -144,7 +142,7 @@ def test_seeds_measured_apart_are_joined(tmp_path, runs):
     start(tmp_path, "--studies", "rounds", out="one")
     start(tmp_path, "--studies", "rounds", seed=1, out="other")
     ablations.main(["join", one, other, "--out", both])
-    assert len(json.loads((tmp_path / "both").read_text())["cells"]) == 6
+    assert len(json.loads((tmp_path / "both").read_text())["cells"]) == 8
     with pytest.raises(SystemExit, match="one: rounds/1/2.5x/0 is in another file too"):
         ablations.main(["join", both, one, "--out", both])
     start(tmp_path, "--studies", "rounds", "--", "gkd.tokens=1", out="changed")
@@ -160,7 +158,7 @@ def test_children_are_timed_once_and_afterwards(tmp_path, runs, monkeypatch):
         return SimpleNamespace(speedup=1.0 + len(timed))
 
     monkeypatch.setattr("adaptive.llm_puzzle.verify.measure_pair", pair)
-    start(tmp_path, "--studies", "allocation", "rounds")
+    start(tmp_path, "--studies", "allocation", "gkd")
     out = ["--out", str(tmp_path / "results.json")]
     for _ in range(2):
         ablations.main(["measure", "--recipe", "puzzle_tiny", *out])
@@ -169,11 +167,10 @@ def test_children_are_timed_once_and_afterwards(tmp_path, runs, monkeypatch):
     cells = json.loads((tmp_path / "results.json").read_text())["cells"]
     assert all(cells[f"allocation/all/{speed}/0"]["measured"] for speed in ablations.SPEEDS)
     assert cells["allocation/all/1.3x/0"]["measured"] == {"child": 2.0, "greedy": 2.0}
-    assert "measured" not in cells["rounds/1/2.5x/0"]
-    ablations.main(
-        ["measure", "--recipe", "puzzle_tiny", *out, "--within", "1e-9"]
-    )  # all are timed
-    text = ablations.page({**ablations.read(tmp_path / "results.json")})
+    assert "measured" not in cells["gkd/KL/1.75x/0"]
+    within = ["--within", "1e-9"]  # enough for nothing: all are timed
+    ablations.main(["measure", "--recipe", "puzzle_tiny", *out, *within])
+    text = page(ablations.read(tmp_path / "results.json"), "results.json")
     assert "| mip | 2.000 | 2.000 | 2.000 |" in text and "| random | - | - | - |" in text
 
 
@@ -223,4 +220,10 @@ def test_mistakes_get_one_sentence(arguments, says):
     ],
 )
 def test_a_claim_holds_where_all_seeds_agree(differences, says):
-    assert ablations.verdict(differences)[1] == says
+    assert verdict(differences)[1] == says
+
+
+@pytest.mark.parametrize("results", sorted(ablations.HERE.glob("results/puzzle_ablations*.json")))
+def test_pages_are_what_the_results_say(results):
+    written = ablations.HERE / results.with_suffix(".md").name
+    assert written.read_text(encoding="utf-8") == page(ablations.read(results), results.name)

@@ -1,6 +1,6 @@
 """How additive the scores were: a search adds them up, so what does the child really lose?
 
-Two checks, on the very tokens that were scored, before global distillation: the child's KL from the
+Two checks, on the very tokens that were scored, before the child is distilled: its KL from the
 parent against the sum of its layers' scores, and the KL of replacing two layers of the parent at
 once against the sum of replacing either.
 """
@@ -17,6 +17,7 @@ import numpy as np
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.data import Rows
+from adaptive.llm_puzzle.library import Library
 from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.rounds import Scored, library_after, scores_stage
 from adaptive.llm_puzzle.score import compare
@@ -37,12 +38,11 @@ def check(run: Puzzle, ctx: StageContext) -> None:
     parent, config = run.parent(ctx.device).model, run.config
     chosen = json.loads((ctx.input("search") / "architectures.json").read_text(encoding="utf-8"))
     blocks = [BlockOption.from_config(entry) for entry in chosen["child"]]
-    library = library_after(run, ctx, config.search.rounds - 1)
     rows = Rows.load(ctx.input("calibration") / "validation.safetensors")
     rows = rows.first(config.score.tokens).to(parent.device)
 
-    def measure(replaced: Sequence[BlockOption]) -> float:
-        child = realise_child(parent, replaced, library)
+    def kl(made_of: Sequence[BlockOption], library: Library) -> float:
+        child = realise_child(parent, made_of, library)
         return compare(parent, child, rows, config.score.batch_tokens)["kl"]
 
     scored = Scored.load(ctx.input(scores_stage(config.search, run.coupled)), run.space)
@@ -51,12 +51,12 @@ def check(run: Puzzle, ctx: StageContext) -> None:
         own,
         blocks,
         random_pairs(own, blocks, config.search.interactions, ctx.seed),
-        measure,
+        lambda replaced: kl(replaced, run.library(ctx)),
         track=lambda items, total: ctx.track(items, total, "pairs of layers", unit="pair"),
     )
     result: dict[str, Any] = {
         "predicted_kl": scored.predicted(run.space, blocks),
-        "measured_kl": measure(blocks),
+        "measured_kl": kl(blocks, library_after(run, ctx, config.search.rounds - 1)),
     }
     atomic_write_json(ctx.dir / "additivity.json", {**result, "pairs": pairs})
     ctx.summary({f"additivity.{name}": value for name, value in result.items()})

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
-from adaptive.core import UserError
-from adaptive.core.run import StageContext, atomic_write_json, say
+from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle import judge
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.checkpoint import save_child
-from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.fusion import kept, library_of
-from adaptive.llm_puzzle.gkd.stage import distil, unfinished
+from adaptive.llm_puzzle.gkd.stage import Texts, distil, unfinished
 from adaptive.llm_puzzle.parent import Parent
 from adaptive.llm_puzzle.puzzle import Puzzle, read_json, rows_of
 from adaptive.llm_puzzle.realise import realise_child
-from adaptive.llm_puzzle.rounds import healed_tokens, scores_stage
+from adaptive.llm_puzzle.rounds import healing, scores_stage
 
 
 def make_child(run: Puzzle, ctx: StageContext) -> None:
@@ -30,7 +27,8 @@ def make_child(run: Puzzle, ctx: StageContext) -> None:
         chosen["child"] = fused["blocks"]
     if chosen[name] is None:
         return  # the search stage has said why
-    if not is_child and chosen[name] == chosen["child"]:
+    # Equal blocks are equal children, unless the child has weights from partial ones.
+    if not is_child and chosen[name] == chosen["child"] and healing(run.config) is None:
         result = read_json(ctx.input("child") / "quality.json")
     else:
         result = _distil(run, ctx, parent, [BlockOption.from_config(b) for b in chosen[name]])
@@ -44,51 +42,39 @@ def make_child(run: Puzzle, ctx: StageContext) -> None:
 def _distil(
     run: Puzzle, ctx: StageContext, parent: Parent, blocks: list[BlockOption]
 ) -> dict[str, Any]:
-    config, device = run.config, parent.model.device
-    child = realise_child(parent.model, blocks, library_of(run, ctx))
-    rows, budget = rows_of(ctx, "validation").to(device), config.evaluate.batch_tokens
-    before = evaluate(child, rows, budget, parent.model) if ctx.ranks.main else None
+    config = run.config
     earlier = _seen(run, ctx)
-    left = replace(config.gkd, tokens=max(0, config.gkd.tokens - earlier))
     long = config.gkd.long.tokens > 0
-    tokens = earlier + distil(
+    found = distil(
         ctx,
-        child,
+        lambda: realise_child(parent.model, blocks, library_of(run, ctx)),
         parent.model,
-        rows_of(ctx, "train"),
-        left,
+        Texts(
+            rows_of(ctx, "train"),
+            rows_of(ctx, "validation"),
+            rows_of(ctx, "long", "contexts") if long else None,
+        ),
+        # At least a step, whatever lengths the rows of the others had.
+        replace(config.gkd, tokens=max(config.gkd.tokens - earlier, min(1, config.gkd.tokens))),
+        config.evaluate.batch_tokens,
         # All architectures see the same rows in the same order.
         config.seed,
-        long_rows=rows_of(ctx, "long", "contexts") if long else None,
     )
-    if before is None:
+    if found.before is None or found.after is None:
         return {}
-    after = evaluate(child, rows, budget, parent.model)
-    if not math.isfinite(after.loss):
-        raise UserError(
-            f"[{ctx.name}] global distillation diverged: lower gkd.learning_rate="
-            f"{config.gkd.learning_rate}, or set dtype=float32"
-        )
-    worse = config.gkd.keep_better and after.kl > before.kl
-    if worse:
-        say(
-            f"[{ctx.name}] global distillation made it worse (KL {before.kl:.4f} to "
-            f"{after.kl:.4f}): the child from before is kept, lower gkd.learning_rate"
-        )
-        child = realise_child(parent.model, blocks, library_of(run, ctx))
-    save_child(child, parent.tokenizer, ctx.dir / "model")
+    save_child(found.child, parent.tokenizer, ctx.dir / "model")
     return {
-        **judge.compared(before, before if worse else after),
-        "params": sum(p.numel() for p in child.parameters()),
-        "gkd.tokens": tokens,
-        "gkd.kept": "start" if worse else "end",
-        **judge.beyond(ctx, config.evaluate, child, parent),
+        **judge.compared(found.before, found.after),
+        "params": sum(p.numel() for p in found.child.parameters()),
+        "gkd.tokens": earlier + found.tokens,
+        "gkd.kept": "start" if found.worse else "end",
+        **judge.beyond(ctx, config.evaluate, found.child, parent),
     }
 
 
 def _seen(run: Puzzle, ctx: StageContext) -> int:
     """Tokens of global distillation that a child has seen between rounds of scoring."""
-    if ctx.name != "child" or not healed_tokens(run.config):
+    if ctx.name != "child" or healing(run.config) is None or not run.config.search.carry:
         return 0
     last = ctx.input(scores_stage(run.config.search))
     return read_json(last / "child.json")["tokens"]

@@ -97,7 +97,7 @@ class PuzzleConfig(TaskConfig):
                 "search.fuse_ffn=true, which merges FFNs that were trained apart: set one of them "
                 "back to 0 tokens or false"
             )
-        if self.search.heal * (self.search.rounds - 1) >= 1:
+        if self.search.carry and self.search.heal * (self.search.rounds - 1) >= 1:
             raise UserError(
                 f"search.heal={self.search.heal} of {self.search.rounds - 1} partial children "
                 "leaves the last one no tokens of gkd.tokens: lower it, or search.rounds="

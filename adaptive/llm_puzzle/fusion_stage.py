@@ -37,7 +37,7 @@ def fusion(run: Puzzle, ctx: StageContext, keep_last: bool) -> None:
 
     The fused child is kept if it is faster than the child as found and its KL from the parent is at
     most ``search.fuse_limit`` higher, relative. Both are put together from the library and compared
-    on the validation rows, before global distillation; their latencies are measured in turns, or
+    on the validation rows, before the last distillation; their latencies are measured in turns, or
     with a cost model of another device predicted.
 
     Writes the merged FFNs as a library does, and ``fusion.json``: ``runs`` (lists of layers),

@@ -197,7 +197,10 @@ class HealedLibrary(Library):
         self, model: PuzzleForCausalLM, layer: int, option: AttentionOption | FFNOption
     ) -> dict[str, torch.Tensor]:
         if option.to_config() != self.blocks[layer][side(option)]:
-            return self.base.weights(model, layer, option)
+            if option.bits is None:
+                return self.base.weights(model, layer, option)
+            whole = self.weights(model, layer, replace(option, bits=None))
+            return rounded(whole, option.bits)
         prefix = f"{LAYERS}{layer}."
         names = tuple(prefix + name for name in HALVES[side(option)])
         found = (name for name in self.own if name.startswith(names))

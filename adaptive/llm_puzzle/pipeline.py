@@ -33,7 +33,7 @@ from adaptive.llm_puzzle.fusion_stage import fusion
 from adaptive.llm_puzzle.nvlabs import stages as released
 from adaptive.llm_puzzle.puzzle import Puzzle
 from adaptive.llm_puzzle.rehearsal import stages as rehearsal
-from adaptive.llm_puzzle.rounds import healed_tokens, rescore, scores_stage
+from adaptive.llm_puzzle.rounds import healing, rescore, scores_stage
 from adaptive.llm_puzzle.settings import SearchConfig
 from adaptive.llm_puzzle.variants import build, score
 
@@ -66,8 +66,8 @@ def stages(config: PuzzleConfig) -> list[Stage]:
     realised = ("calibration", "library", *pairs) if config.search.n_solutions > 1 else ()
     before = ["search_decoupled", "scores_coupled"] if run.coupled else _before(rounds)
     # Partial children that were distilled go into those that follow, and into the last.
-    healing = [healed_tokens(config), config.gkd] if healed_tokens(config) else []
-    healed = (last_scores,) if healing else ()
+    heal = [] if healing(config) is None else [healing(config)]
+    healed = (last_scores,) if heal and config.search.carry else ()
     made_of = ("calibration", "library", *pairs, "search")
     children = ["child", *(f"baseline_{name}" for name in config.baselines)]
     fusing = [STAGE] if config.search.fuse_ffn else []
@@ -112,9 +112,9 @@ def stages(config: PuzzleConfig) -> list[Stage]:
                     partial(rescore, run, index=index),
                     (
                         *("calibration", "library", f"search_{index}"),
-                        *((f"scores_{index - 1}",) if healing and index > 1 else ()),
+                        *((f"scores_{index - 1}",) if heal and index > 1 else ()),
                     ),
-                    [identity, config.score, *healing],
+                    [identity, config.score, *heal],
                     parallel=True,
                 ),
             )
@@ -174,7 +174,7 @@ def stages(config: PuzzleConfig) -> list[Stage]:
 
 def _searched(config: SearchConfig) -> dict[str, Any]:
     """What a search depends on: what is done to the children that it finds is nothing to it."""
-    others = ("fuse_", "heal")
+    others = ("fuse_", "heal", "carry")
     return {key: value for key, value in vars(config).items() if not key.startswith(others)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def write(ctx: StageContext, config: PuzzleConfig) -> None:
     _benchmarks(page, results)
     _exports(page, _read(ctx.input("export") / "compatibility.json"))
     _library(page, ctx, config, load_scores(ctx.input("scores")))
-    _training(page, ctx)
+    _training(page, ctx, config)
     page.provenance(config, ctx.run.path).save(ctx.dir / "report.html")
 
 
@@ -365,12 +365,13 @@ def _score(score: LayerScores, side: str, label: str, metric: str) -> float:
     return float(table_AF[i, 0] if side == "attention" else table_AF[0, i])
 
 
-def _training(page: Report, ctx: StageContext) -> None:
+def _training(page: Report, ctx: StageContext, config: PuzzleConfig) -> None:
     records = [
         record | {"who": record["stage"].removeprefix("baseline_")}
         for record in ctx.run.metrics.records()
-        if record["stage"].startswith(("child", "baseline_"))
+        if record["stage"].startswith("baseline_")
     ]
+    records += [record | {"who": "child"} for record in _of_the_child(ctx, config)]
     curves = curves_of(records, {"kl": "{}"}, by="who", x="tokens")
     if not curves:
         return
@@ -384,6 +385,18 @@ def _training(page: Report, ctx: StageContext) -> None:
     page.figure(
         curves_plot(terms, x="tokens", y="loss"), "The child's losses on the same batches by term."
     )
+
+
+def _of_the_child(ctx: StageContext, config: PuzzleConfig) -> Iterator[dict[str, Any]]:
+    """Steps of the child's training, and before them those of the partial children whose weights it
+    goes on from, one after the other."""
+    every = [record for record in ctx.run.metrics.records() if "cosine" in record]
+    stages = [f"scores_{index}" for index in range(1, config.search.rounds)]
+    seen = 0.0
+    for stage in [*(stages if config.search.carry else []), "child"]:
+        own = [record for record in every if record["stage"] == stage]
+        yield from (record | {"tokens": seen + record["tokens"]} for record in own)
+        seen += own[-1]["tokens"] if own else 0.0
 
 
 def _stage(name: str) -> str:

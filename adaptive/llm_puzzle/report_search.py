@@ -43,7 +43,7 @@ def rounds(page: Report, ctx: StageContext, count: int) -> None:
         ],
         "Each round but the first goes by scores taken again around the child of the one before; "
         "its prediction starts from that child's measured KL. Nats a token on the tokens that "
-        "scores are taken on, before global distillation.",
+        "scores are taken on, before the last distillation.",
     )
 
 
@@ -66,7 +66,7 @@ def solutions(page: Report, ctx: StageContext) -> None:
             for i, row in enumerate(found["solutions"])
         ],
         "Solutions that differ, put together from the library; KL from the parent on the "
-        "validation rows, before global distillation. The best within the budget is kept.",
+        "validation rows, before the last distillation. The best within the budget is kept.",
     )
     if found["shortage"]:
         page.text(f"There are no more: {found['shortage']}.")
@@ -90,7 +90,7 @@ def coupled(page: Report, ctx: StageContext, tokens: int) -> None:
                 ("pairs trained together", "coupled.kl"),
             )
         ],
-        "The same architecture on the validation rows, before global distillation.",
+        "The same architecture on the validation rows, before the last distillation.",
     )
     if records:
         page.table(
@@ -121,7 +121,7 @@ def additivity(page: Report, ctx: StageContext) -> None:
             }
         ],
         "A search adds up what each replacement costs by itself. The child's KL from the parent on "
-        "the same tokens, before global distillation, against that sum.",
+        "the same tokens, before the last distillation, against that sum.",
     )
     pairs = [pair for pair in checked["pairs"] if pair["predicted"] > 0 and pair["measured"] > 0]
     if pairs:
@@ -154,7 +154,7 @@ def ffn_fusion(page: Report, ctx: StageContext) -> None:
             ],
             f"FFNs of layers {'; '.join(', '.join(map(str, run)) for run in found['runs'])} read "
             "the same input and are one wider FFN in the fused child. KL from the parent on the "
-            "validation rows, before global distillation; what is said above of layers and "
+            "validation rows, before the last distillation; what is said above of layers and "
             "additivity is of the child as found.",
         )
     page.text(

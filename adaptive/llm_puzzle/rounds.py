@@ -13,8 +13,8 @@ before, in the halves that they have in common. All options stay open, the paren
 a round may take back what an earlier one did. The last search meets the budget itself. Variants are
 those that were distilled on the parent's activations.
 
-Healing is what makes further rounds worth their while: a block is missed less or more once the
-others have learnt to do without those that are gone, and that is what counts after distillation.
+A block may be missed more, or less, once the others have learnt to do without those that are gone,
+and what counts is the child after distillation; that is why partial children are healed.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adaptive.core import Budget, ChoiceProblem
+from adaptive.core import Budget, ChoiceProblem, UserError
 from adaptive.core.run import StageContext, atomic_write_json
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.checkpoint import save_child
 from adaptive.llm_puzzle.config import PuzzleConfig
-from adaptive.llm_puzzle.data import Rows
-from adaptive.llm_puzzle.gkd.stage import distil, unfinished
+from adaptive.llm_puzzle.data import Rows, steps_for
+from adaptive.llm_puzzle.gkd.stage import Texts, distil, unfinished
 from adaptive.llm_puzzle.isotonic import Repair, repair
 from adaptive.llm_puzzle.library import HealedLibrary, Library
 from adaptive.llm_puzzle.puzzle import Puzzle, read_json, rows_of
 from adaptive.llm_puzzle.realise import realise_child
 from adaptive.llm_puzzle.score import METRICS, LayerScores, compare, load_scores, score_library
-from adaptive.llm_puzzle.settings import SearchConfig
+from adaptive.llm_puzzle.settings import GKDConfig, SearchConfig
 from adaptive.llm_puzzle.space import LayerSpace
 
 HEALED = "healed"  # directory of a partial child after distillation
@@ -121,9 +121,11 @@ def search_before(config: SearchConfig, coupled: bool = False) -> str | None:
     return None if config.rounds == 1 else f"search_{config.rounds - 1}"
 
 
-def healed_tokens(config: PuzzleConfig) -> int:
-    """Tokens of global distillation that each partial child sees."""
-    return round(config.search.heal * config.gkd.tokens) if config.search.rounds > 1 else 0
+def healing(config: PuzzleConfig) -> GKDConfig | None:
+    """How partial children are distilled before they are scored around; None: not at all."""
+    gkd = config.gkd
+    tokens = round(config.search.heal * gkd.tokens) if config.search.rounds > 1 else 0
+    return replace(gkd, tokens=tokens, long=replace(gkd.long, tokens=0)) if tokens else None
 
 
 def library_after(run: Puzzle, ctx: StageContext, index: int) -> Library:
@@ -134,11 +136,11 @@ def library_after(run: Puzzle, ctx: StageContext, index: int) -> Library:
         ctx: of a stage that has the library and, if children are healed, the scores of that round.
         index: 0 before the first.
     """
-    library = run.library(ctx)
-    if index == 0 or not healed_tokens(run.config):
+    library, config = run.library(ctx), run.config
+    last = index == config.search.rounds - 1
+    if index == 0 or healing(config) is None or (last and not config.search.carry):
         return library
-    stage = f"scores_{index}"
-    return HealedLibrary((ctx.dir if ctx.name == stage else ctx.input(stage)) / HEALED, library)
+    return HealedLibrary(ctx.input(f"scores_{index}") / HEALED, library)
 
 
 def rescore(run: Puzzle, ctx: StageContext, index: int) -> None:
@@ -152,8 +154,10 @@ def rescore(run: Puzzle, ctx: StageContext, index: int) -> None:
     parent, config = run.parent(ctx.device).model, run.config.score
     found = json.loads((ctx.input(f"search_{index}") / "step.json").read_text(encoding="utf-8"))
     blocks = [BlockOption.from_config(entry) for entry in found["blocks"]]
-    seen = _heal(run, ctx, blocks, index) if healed_tokens(run.config) else 0
-    library = library_after(run, ctx, index)
+    library, seen = run.library(ctx), 0
+    if heal := healing(run.config):
+        seen = _heal(run, ctx, blocks, index, heal)
+        library = HealedLibrary(ctx.dir / HEALED, library)
     child = realise_child(parent, blocks, library)
     rows = Rows.load(ctx.input("calibration") / "validation.safetensors").first(config.tokens)
     rows = rows.to(parent.device)
@@ -181,27 +185,49 @@ def rescore(run: Puzzle, ctx: StageContext, index: int) -> None:
     )
 
 
-def _heal(run: Puzzle, ctx: StageContext, blocks: Sequence[BlockOption], index: int) -> int:
+def _heal(
+    run: Puzzle, ctx: StageContext, blocks: Sequence[BlockOption], index: int, config: GKDConfig
+) -> int:
     """Distils a partial child globally and writes it, unless an earlier attempt did.
 
     Returns:
         Tokens that it has seen, those of the rounds before included.
+
+    Raises:
+        UserError: the tokens are too few for every child of the run, or training diverged.
     """
     done = ctx.dir / "healed.json"
     if not ctx.ranks.broadcast(done.is_file()):
-        parent, config = run.parent(ctx.device).model, run.config.gkd
-        config = replace(
-            config, tokens=healed_tokens(run.config), long=replace(config.long, tokens=0)
+        parent, train = run.parent(ctx.device).model, rows_of(ctx, "train")
+        _check_steps(run.config, config, train)
+        found = distil(
+            ctx,
+            lambda: realise_child(parent, blocks, library_after(run, ctx, index - 1)),
+            parent,
+            Texts(train, rows_of(ctx, "validation")),
+            config,
+            run.config.evaluate.batch_tokens,
+            run.config.seed + index,  # another order than of the children before and after it
         )
-        child = realise_child(parent, blocks, library_after(run, ctx, index - 1))
-        # Other rows than the children before and after it.
-        seen = distil(ctx, child, parent, rows_of(ctx, "train"), config, run.config.seed + index)
         if ctx.ranks.main:
+            before = 0
             if index > 1:
-                before = ctx.input(f"scores_{index - 1}") / "healed.json"
-                seen += read_json(before)["tokens"]
-            save_child(child, None, ctx.dir / HEALED)
-            atomic_write_json(done, {"tokens": seen})
-            unfinished(ctx, config).discard()
+                before = read_json(ctx.input(f"scores_{index - 1}") / "healed.json")["tokens"]
+            save_child(found.child, None, ctx.dir / HEALED)
+            atomic_write_json(done, {"tokens": before + found.tokens})
+    if ctx.ranks.main:
+        unfinished(ctx, config).discard()
     ctx.ranks.barrier()
     return read_json(done)["tokens"]
+
+
+def _check_steps(config: PuzzleConfig, heal: GKDConfig, train: Rows) -> None:
+    """Partial children train for whole steps, and have to leave the last one at least one."""
+    steps, each = (steps_for(g.tokens, train, g.batch) for g in (config.gkd, heal))
+    partial = config.search.rounds - 1
+    if config.search.carry and each * partial >= steps:
+        raise UserError(
+            f"gkd.tokens={config.gkd.tokens} are {steps} steps of {config.gkd.batch} documents, "
+            f"too few for {partial} partial children of at least one step and the last child: "
+            "raise it, lower search.rounds, or set search.heal=0"
+        )

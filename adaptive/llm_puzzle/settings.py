@@ -170,9 +170,11 @@ class SearchConfig:
     isotonic: bool = True  # repair ladders on which a cheaper option scores better: that is noise
     # searches, each after the first by scores taken again around the child of the one before
     rounds: int = 1
-    # part of gkd.tokens that each partial child is distilled on before scores are taken around it,
-    # and that the last one goes without
+    # part of gkd.tokens that each partial child is distilled on before scores are taken around it
     heal: float = 0.15
+    # the last child goes on from their weights, with the tokens that are left; false: it is made of
+    # the library, and sees all tokens
+    carry: bool = True
     n_solutions: int = 1  # diverse children put together and measured, the best of them kept
     diversity: float = 0.8  # share of the searched layers that two solutions have alike, at most
     interactions: int = 0  # pairs of the child's layers replaced together, as a test of additivity

@@ -130,7 +130,7 @@ def test_two_processes_heal_the_child_of_one(parent_dir, tmp_path):
     found = []
     for processes in (1, 2):
         directory = tmp_path / str(processes)
-        settings = ("search.rounds=2", "budget.latency=50%")
+        settings = ("search.rounds=2", "gkd.tokens=3600", "budget.latency=50%")
         found.append(told(finish(start(parent_dir, directory, processes, *settings), directory)))
     for name in ("rounds.1.kl", "rounds.2.kl", "child.gkd.tokens", "child.kl.gkd"):
         assert found[1][name] == pytest.approx(found[0][name], rel=1e-3, abs=1e-4)

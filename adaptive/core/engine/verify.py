@@ -17,7 +17,7 @@ from adaptive.core.engine.subjects import engine_call
 from adaptive.core.hardware.clock import Clock
 from adaptive.core.hardware.timing import round_robin
 from adaptive.core.resource import format_quantity
-from adaptive.core.run.environment import gpu_peak
+from adaptive.core.run.environment import GpuPeak
 from adaptive.core.workload import Workload
 
 GENERATION_SECONDS = 5  # times as long as a step may whole generations be measured
@@ -164,10 +164,9 @@ class Verifier:
         estimate = model_latency(self.table, engine.stack, workload, self.dtype)
         cuda = engine.device.type == "cuda"
         weights = sum(weight.nbytes for weight in engine.parameters())
-        before = 0
+        before, peak = 0, GpuPeak(engine.device if cuda else None)
         if cuda:
             torch.cuda.empty_cache()
-            gpu_peak(reset=True, device=engine.device)
             before = torch.cuda.memory_allocated(engine.device)
         sizes = workload.batch, workload.prompt, workload.output
         generations = {"it": Generation(engine, *sizes)}
@@ -175,7 +174,7 @@ class Verifier:
         if cuda:
             generations["it"].run(generations["it"].ids_BT)
             cold = []
-            held = gpu_peak(device=engine.device) - before + weights
+            held = peak.bytes - before + weights
         else:  # which has no count of what lived: weights and caches alone
             caches = generations["it"].caches
             held = weights + sum(cache.nbytes for cache in caches if cache is not None)

@@ -12,7 +12,7 @@ from typing import Any
 
 from adaptive.core.run.atomic import sweep_temporaries, sync, sync_directory
 from adaptive.core.run.directory import REPORT, RunDir
-from adaptive.core.run.environment import gpu_peak
+from adaptive.core.run.environment import GpuPeak
 from adaptive.core.run.failure import failures_recorded
 from adaptive.core.run.manifest import Manifest, file_table, fingerprint
 from adaptive.core.run.progress import duration, say
@@ -171,7 +171,7 @@ def _perform(
         ranks=Ranks(device=ranks.device) if alone else ranks,
     )
     start = time.perf_counter()
-    gpu_peak(reset=True)
+    peak = GpuPeak()
     stage.run(context)
     if not alone:
         ranks.barrier()
@@ -184,7 +184,7 @@ def _perform(
         files=file_table(partial),
         summary=context.results,
         seconds=time.perf_counter() - start,
-        gpu_bytes=gpu_peak(),
+        gpu_bytes=peak.bytes,
         again=context.again,
     )
     manifest.write(partial)

@@ -9,6 +9,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from adaptive.core.errors import UserError
 
@@ -122,30 +123,43 @@ def peak_memory() -> dict[str, int]:
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak = {"host": used if sys.platform == "darwin" else used * 1024}
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        peak["cuda"] = max(_highest, torch.cuda.max_memory_allocated())
+    if _cuda() is not None:
+        peak["cuda"] = _PROCESS.bytes
     return peak
 
 
-_highest = 0  # bytes on the GPU, before the last reset of its count
+class GpuPeak:
+    """Most bytes that this process has had allocated on its GPU since this was made.
 
-
-def gpu_peak(reset: bool = False, device: torch.device | None = None) -> int:
-    """Most bytes that this process has had allocated on a GPU since the last reset; 0 if none.
-
-    A GPU that nothing has used yet is left alone. What was before a reset is not lost to
-    :func:`peak_memory`.
+    Torch has one count for all who ask, so whoever begins anew first tells those that are counting.
+    A GPU that nothing has used yet is left alone.
 
     Args:
-        reset: begin anew.
         device: None is the current one.
     """
-    global _highest
+
+    _counting: WeakSet[GpuPeak] = WeakSet()
+
+    def __init__(self, device: torch.device | None = None):
+        self.device = device
+        self._before = 0
+        if (cuda := _cuda()) is not None:
+            for other in self._counting:
+                other._before = other.bytes
+            cuda.reset_peak_memory_stats(device)
+        self._counting.add(self)
+
+    @property
+    def bytes(self) -> int:
+        """So far; 0 where no GPU was used."""
+        cuda = _cuda()
+        return 0 if cuda is None else max(self._before, cuda.max_memory_allocated(self.device))
+
+
+def _cuda() -> Any:
+    """``torch.cuda`` where it is in use."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return 0
-    if reset:
-        _highest = max(_highest, torch.cuda.max_memory_allocated(device))
-        torch.cuda.reset_peak_memory_stats(device)
-    return int(torch.cuda.max_memory_allocated(device))
+    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
+
+
+_PROCESS = GpuPeak()

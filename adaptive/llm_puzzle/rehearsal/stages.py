@@ -67,6 +67,8 @@ def rehearse(ctx: StageContext, config: PuzzleConfig) -> None:
     if not parent.is_dir():
         say(f"[rehearsal] a random parent of {layers} layers")
         write_random(model, dtype, parent, device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what is free is asked again
     inner = _inner(config, model, str(parent), device)
     result = Experiment(inner).run(ctx.dir / "run", Ranks(device=ctx.device))
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,10 @@ import torch
 import adaptive
 from adaptive.core.errors import UserError
 from adaptive.core.run.environment import (
+    GpuPeak,
     cpu_name,
     environment,
     git_state,
-    gpu_peak,
     package_versions,
     peak_memory,
     resolve_device,
@@ -72,17 +71,24 @@ def test_the_processor_has_a_name():
     assert cpu_name()
 
 
-def test_the_peak_of_a_run_is_that_of_its_hungriest_stage(monkeypatch):
-    """Stages count from where they begin; the run does not forget."""
+def test_who_begins_to_count_anew_takes_nothing_from_others(monkeypatch):
+    """A run, a stage of it, and a measurement in the stage; torch has one count for all."""
     held = {"peak": 7}
-    module = sys.modules["adaptive.core.run.environment"]
-    monkeypatch.setattr(module, "_highest", 0)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device=None: held["peak"])
     monkeypatch.setattr(
         torch.cuda, "reset_peak_memory_stats", lambda device=None: held.update(peak=2)
     )
-    assert gpu_peak() == 7 and gpu_peak(reset=True) == 2
-    assert peak_memory()["cuda"] == 7
+    run = GpuPeak()
     held["peak"] = 9
-    assert peak_memory()["cuda"] == 9
+    stage = GpuPeak()
+    assert (run.bytes, stage.bytes) == (9, 2)
+    held["peak"] = 5
+    part = GpuPeak(torch.device("cuda:0"))
+    assert (run.bytes, stage.bytes, part.bytes) == (9, 5, 2)
+    held["peak"] = 11
+    assert run.bytes == stage.bytes == part.bytes == 11 <= peak_memory()["cuda"]
+
+
+def test_without_a_gpu_nothing_is_counted():
+    assert GpuPeak().bytes == 0 and "cuda" not in peak_memory()
