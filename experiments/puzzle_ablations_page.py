@@ -198,10 +198,25 @@ REMARKS: dict[str, dict[str, tuple[str, ...]]] = {
             "Scored around children that were not distilled, every change back is a great gain by "
             "itself, gains of several do not add up (sums of scores go below zero), and rounds "
             "lead astray. Healed ones differ in two ways: what is scored has learnt to do without "
-            "what is gone, and the last child goes on from trained weights. The cell that would "
-            "part the two, the same children from the library on all tokens, is not measured here "
-            "yet; that they keep fewer FFNs (9.2 M parameters against 16.3 M) shows that at "
-            "least the scores differ.",
+            "what is gone, and the last child goes on from trained weights. The cell that parts the "
+            "two, the same children from the library on all tokens, is not measured here yet; on "
+            "[a smaller parent](puzzle_ablations_cpu.md) it was the scores. These children keep "
+            "fewer FFNs than one round's, 9.2 M parameters against 16.3 M.",
+        ),
+    },
+    "puzzle_tiny": {
+        "distillation": (
+            "Narrower blocks do save time here, and children have them. The closed-form start "
+            "is worth more than the short local distillation that follows it (16,384 tokens a "
+            "variant), and global distillation makes up for most of either.",
+        ),
+        "rounds": (
+            "Three or four steps of healing, as 15 % of so few tokens are, do not heal, and rounds "
+            "lose. With eight times the tokens of global distillation they win "
+            "([seed 0, `gkd.tokens=393216`](results/puzzle_rounds_cpu.json)): a loss of 3.881 "
+            "against 3.911 of one round and 3.998 of rounds that are not healed. Made of the "
+            "library again and given all tokens the same child ends at 3.883, so it is the scores "
+            "that gain, not the weights that are carried on.",
         ),
     },
 }
