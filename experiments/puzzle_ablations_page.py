@@ -198,7 +198,7 @@ REMARKS: dict[str, dict[str, tuple[str, ...]]] = {
             "Scored around children that were not distilled, every change back is a great gain by "
             "itself, gains of several do not add up (sums of scores go below zero), and rounds "
             "lead astray. Healed ones differ in two ways: what is scored has learnt to do without "
-            "what is gone, and the last child goes on from trained weights. The cell that parts the "
+            "what is gone, and the last child goes on from trained weights. What parts the "
             "two, the same children from the library on all tokens, is not measured here yet; on "
             "[a smaller parent](puzzle_ablations_cpu.md) it was the scores. These children keep "
             "fewer FFNs than one round's, 9.2 M parameters against 16.3 M.",
