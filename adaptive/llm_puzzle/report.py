@@ -25,6 +25,7 @@ from adaptive.core.report import (
 from adaptive.core.run import StageContext
 from adaptive.llm_puzzle import fusion, report_search
 from adaptive.llm_puzzle.config import PuzzleConfig
+from adaptive.llm_puzzle.rounds import healing
 from adaptive.llm_puzzle.score import LayerScores, load_scores
 
 METRIC_LABELS = {
@@ -52,13 +53,14 @@ def write(ctx: StageContext, config: PuzzleConfig) -> None:
     _frontier(page, ctx, config, problem, found, results, bound)
     architecture(page, problem, allocation)
     promised = fusion.kept(ctx) or found["allocation"]
-    _promise(page, promised["cost"], checked, _read(ctx.input("search") / "checks.json"))
+    checks = _read(ctx.input("search") / "checks.json")
+    _promise(page, promised["cost"], checked, checks, bound)
     report_search.rounds(page, ctx, config.search.rounds)
     report_search.solutions(page, ctx)
     report_search.coupled(page, ctx, config.distill.coupled_tokens)
     report_search.additivity(page, ctx)
     report_search.ffn_fusion(page, ctx)
-    _results(page, results)
+    _results(page, results, healing(config) is not None and config.search.carry)
     _positions(page, ctx, config, results)
     _benchmarks(page, results)
     _exports(page, _read(ctx.input("export") / "compatibility.json"))
@@ -154,15 +156,16 @@ def _promise(
     predicted: Mapping[str, float],
     checked: Mapping[str, Any],
     searched: list[dict[str, float]],
+    bound: bool,
 ) -> None:
     """Predicted costs and measured ones; ``searched`` are architectures that the search timed."""
-    bound = not searched
+    error = checked["latency.error"]  # None of a bound, and of another device's latencies
     rows = [
         {
             "quantity": f"latency{' (predicted: lower bound)' if bound else ''}",
             "predicted": format_quantity(predicted["latency"], "latency"),
             "measured": format_quantity(checked["latency.child.measured"], "latency"),
-            "error": "" if bound else f"{100 * checked['latency.error']:+.1f} %",
+            "error": "" if error is None else f"{100 * error:+.1f} %",
         },
         {
             "quantity": "memory (weights and KV cache)",
@@ -192,7 +195,8 @@ def _promise(
         )
 
 
-def _results(page: Report, results: Mapping[str, Any]) -> None:
+def _results(page: Report, results: Mapping[str, Any], healed: bool) -> None:
+    """How good child and baselines are; ``healed``: the child goes on from distilled ones."""
     page.section("Quality").figure(
         compare_plot(
             {name: result["loss.gkd"] for name, result in results.items()},
@@ -216,7 +220,13 @@ def _results(page: Report, results: Mapping[str, Any]) -> None:
             for name, result in results.items()
         ],
         "Validation, before and after global distillation; how often the child's first choice is "
-        "among the parent's first one, five and ten.",
+        "among the parent's first one, five and ten."
+        + (
+            " The child goes on from partial children, which were distilled between rounds on a "
+            "part of the tokens: what it was before is before the rest of them."
+            if healed
+            else ""
+        ),
     )
     kept = [name for name, result in results.items() if result["gkd.kept"] == "start"]
     if kept:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +15,13 @@ from puzzle_runs import STAGES, experiment, measured_rows, steps_are_whole, summ
 from transformers import AutoModelForCausalLM
 
 from adaptive.core import InfeasibleError, UserError
-from adaptive.core.run import Result
-from adaptive.llm_puzzle import rounds
+from adaptive.core.run import MetricsLog, Result
+from adaptive.llm_puzzle import report, rounds
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.data import Rows
 from adaptive.llm_puzzle.evaluate import evaluate
 from adaptive.llm_puzzle.parent import load_parent
+from adaptive.llm_puzzle.settings import SearchConfig
 
 # What those who compare runs read.
 KEYS = [
@@ -245,6 +247,7 @@ def test_pairs_and_further_baselines_are_in_the_summary_and_on_the_page(iterated
         assert f"baseline.{name}.loss" in summary
     for section in ("Rounds", "Solutions", "Additivity"):
         assert f">{section}</h2>" in page
+    assert "The child goes on from partial children" in page
 
 
 def test_interrupted_rounds_go_on_where_they_were(parent_dir, folder, iterated, tmp_path, capsys):
@@ -298,6 +301,18 @@ def test_a_last_child_of_the_library_sees_all_tokens(parent_dir, folder, finishe
     baseline = read(result, "baseline_max_params", "quality.json")["gkd.tokens"]
     assert result.summary["child.gkd.tokens"] == baseline
     assert result.summary["child.kl.bld"] > result.summary["rounds.1.kl"]  # which was distilled
+    assert "goes on from partial children" not in result.report.read_text(encoding="utf-8")
+
+
+def test_the_childs_curve_begins_with_those_of_partial_children(iterated):
+    """Which is what its weights have seen."""
+    ctx = SimpleNamespace(run=SimpleNamespace(metrics=MetricsLog(iterated.dir / "metrics.jsonl")))
+    config = SimpleNamespace(search=SearchConfig(rounds=3))
+    curve = [record["tokens"] for record in report._of_the_child(ctx, config)]
+    assert curve == sorted(curve) and len(curve) > 8
+    assert curve[-1] == iterated.summary["child.gkd.tokens"]
+    own = list(report._of_the_child(ctx, SimpleNamespace(search=SearchConfig(rounds=1))))
+    assert 0 < len(own) < len(curve)
 
 
 def test_a_baseline_of_the_childs_blocks_has_not_its_weights(parent_dir, finished, tmp_path):
@@ -451,3 +466,5 @@ def test_a_budget_out_of_reach_names_the_smallest_that_is_not(parent_dir, folder
     within = f"budget.latency={1.01 * caught.value.reachable:.9f}"
     result = experiment(parent_dir, folder, within, "search.tighten=0").run(copied)
     assert result.summary["latency.child.predicted"] <= 1.01 * caught.value.reachable + 1e-9
+    # A promise that the search has not checked is no bound.
+    assert "lower bound" not in result.report.read_text(encoding="utf-8")
