@@ -1,13 +1,18 @@
-"""Many small ViTs side by side on one device: the quadtree's priors and parts, and the baselines.
+"""Many small ViTs on one device: the quadtree's priors and parts, and the baselines.
 
-    python experiments/train_quadformers.py --dir runs/imagenette --at-once 3 --seconds 540
+    python experiments/train_quadformers.py --dir runs/imagenette --seconds 540
     python experiments/train_quadformers.py --studies priors --seeds 0 -- train.epochs=150
+    python experiments/train_quadformers.py --at-once 3
 
-Each training is a run of the recipe ``quadformer_train`` in a directory and a process of its own.
-As soon as one is done its numbers are added to ``experiments/results/quadformer_trainings.json``.
-Stopped by ``--seconds`` or a signal, and started again, those that were cut short go on from their
-checkpoints. Trailing overrides go to every training. What was compiled for one is kept beside the
-runs for the others.
+Each training is a run of the recipe ``quadformer_train`` in a directory of its own. As soon as one
+is done its numbers are added to ``experiments/results/quadformer_trainings.json``. Stopped by
+``--seconds`` or a signal, and started again, those that were cut short go on from their
+checkpoints. Trailing overrides go to every training.
+
+They take turns in this process, where a program that was compiled for one serves all others of its
+shapes at once: seeds wait for no compiler. With ``--at-once`` above 1 each has a process of its
+own, which pays where a training leaves the device idle; compiled programs are then kept beside the
+runs.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +126,14 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     for training in waiting:  # mistakes are told before hours are spent
         adaptive.load(RECIPE, *training.arguments(common))
+
+    def done(training: Training) -> None:
+        record["trainings"][training.key] = result(training, common, arguments)
+        atomic_write_json(arguments.out, record)
+        print(f"=== {training.key} done", flush=True)
+
+    if arguments.at_once == 1:
+        return in_turn(waiting, arguments, done)
     running: dict[Training, subprocess.Popen[bytes]] = {}
     failed: list[str] = []
     try:
@@ -137,14 +150,53 @@ def run(arguments: argparse.Namespace) -> int:
                     failed.append(training.key)
                     print(f"=== {training.key} failed: see its log.txt", flush=True)
                     continue
-                record["trainings"][training.key] = result(training, common, arguments)
-                atomic_write_json(arguments.out, record)
-                print(f"=== {training.key} done", flush=True)
+                done(training)
             if arguments.seconds and time.monotonic() - begun > arguments.seconds:
                 break
     finally:
         stop(list(running.values()))
     return len(waiting) + len(running) + len(failed)
+
+
+def in_turn(
+    waiting: list[Training], arguments: argparse.Namespace, done: Callable[[Training], None]
+) -> int:
+    """Trains one after the other in this process; returns how many are left."""
+    import torch
+
+    os.environ.update({**kept_programs(Path(arguments.dir)), **os.environ})
+    dynamo: Any = torch._dynamo.config  # pyrefly: ignore[implicit-import]
+    # Programs of all models and budgets stand side by side; beyond the limit nothing is compiled.
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 1024
+    late, left = [], list(waiting)
+
+    def stop(*_: Any) -> None:
+        late.append(True)
+        signal.raise_signal(signal.SIGTERM)  # which a training hears between two steps
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, arguments.seconds)
+    try:
+        for training in waiting:
+            run = adaptive.load(RECIPE, *training.arguments(list(arguments.overrides)))
+            try:
+                run.run(training.directory(Path(arguments.dir)))
+            except UserError as error:
+                print(f"=== {training.key} failed: {error}", flush=True)
+                continue
+            left.remove(training)
+            done(training)
+    except KeyboardInterrupt:
+        if not late:
+            raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+    return len(left)
+
+
+def kept_programs(root: Path) -> dict[str, str]:
+    """The environment of a process that keeps what it compiles beside the runs."""
+    return {"TORCHINDUCTOR_CACHE_DIR": str(root.resolve() / ".compiled")}
 
 
 def start(training: Training, common: list[str], root: Path) -> subprocess.Popen[bytes]:
@@ -154,9 +206,9 @@ def start(training: Training, common: list[str], root: Path) -> subprocess.Popen
     command = [sys.executable, "-m", "adaptive.run", f"+exp={RECIPE}"]
     command += [*training.arguments(common), f"hydra.run.dir={directory}"]
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    # Compilers of several trainings share the cores; budgets differ in what they allocate.
     settings = {
-        "TORCHINDUCTOR_CACHE_DIR": str(root.resolve() / ".compiled"),
-        # Compilers of several trainings share the cores; budgets differ in what they allocate.
+        **kept_programs(root),
         "TORCHINDUCTOR_COMPILE_THREADS": "4",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     }

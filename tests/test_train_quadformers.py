@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_images import SIZE, VIT, make_folder
 
 import adaptive
+from adaptive.core import UserError
 from adaptive.experiments import train_quadformers as script
 
+ROOT = Path(__file__).parents[1]
 ALL = list(script.trainings(list(script.STUDIES), list(script.SEEDS)))
 
 RUN = """
@@ -67,9 +75,11 @@ def runs(monkeypatch):
     assert all(process.poll() is not None for process in live), "a training was left behind"
 
 
-def start(tmp_path, *more, studies="main"):
+def start(tmp_path, *more, studies="main", seeds=("0",)):
+    """Side by side unless it says otherwise."""
     files = ["--dir", str(tmp_path / "runs"), "--out", str(tmp_path / "results.json")]
-    script.main([*files, "--studies", studies, "--seeds", "0", *more])
+    files += ["--studies", studies, "--seeds", *seeds]
+    script.main([*files, *([] if "--at-once" in more else ["--at-once", "3"]), *more])
     return json.loads((tmp_path / "results.json").read_text())
 
 
@@ -115,3 +125,99 @@ def test_mistakes_are_told_before_anything_starts(tmp_path, runs):
     with pytest.raises(SystemExit, match="error: .*train.epocs"):
         start(tmp_path, "--", "train.epocs=20")
     assert not runs[1]
+
+
+# --- in turn, in one process ---
+
+
+@pytest.fixture
+def turns(monkeypatch, tmp_path):
+    """Trainings that write what a run writes; ``does[name]`` is what one does before."""
+    does: dict[str, Callable[[], None]] = {}
+    load, order = adaptive.load, []
+
+    def loaded(recipe, *overrides):
+        if not any(override.startswith("seed=") for override in overrides):
+            return load(recipe, *overrides)
+
+        def run(directory):
+            name = directory.name.rpartition("-")[0]
+            order.append(name)
+            does.get(name, lambda: None)()
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "run.json").write_text(json.dumps({"git": {"commit": "abc"}}))
+            (directory / "summary.json").write_text(json.dumps({"accuracy.64": 50.0}))
+
+        return SimpleNamespace(run=run)
+
+    monkeypatch.setattr(script.adaptive, "load", loaded)
+    before = signal.getsignal(signal.SIGTERM)
+    yield does, order
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_in_turn_a_failure_stops_no_other_and_what_is_done_is_not_done_again(tmp_path, turns):
+    does, order = turns
+
+    def fail():
+        raise UserError("no such prior")
+
+    does["quadtree"] = fail
+    with pytest.raises(SystemExit, match="1 trainings are not done"):
+        start(tmp_path, "--at-once", "1")
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert set(record["trainings"]) == {"main/uniform/0", "main/centre/0"}
+    del does["quadtree"]
+    assert len(start(tmp_path, "--at-once", "1")["trainings"]) == 3
+    assert order == ["quadtree", "uniform", "centre", "quadtree"]
+
+
+def test_in_turn_time_that_is_up_is_heard_as_a_signal_to_stop(tmp_path, turns):
+    does, order = turns
+    does["uniform"] = lambda: time.sleep(60)
+    with pytest.raises(SystemExit, match="2 trainings are not done: the same command goes on"):
+        start(tmp_path, "--at-once", "1", "--seconds", "1.5")
+    assert order == ["quadtree", "uniform"]
+    assert list(json.loads((tmp_path / "results.json").read_text())["trainings"]) == [
+        "main/quadtree/0"
+    ]
+
+
+def test_in_turn_an_interruption_is_none_of_time(tmp_path, turns):
+    does, _ = turns
+    does["quadtree"] = lambda: signal.raise_signal(signal.SIGINT)
+    with pytest.raises(SystemExit, match="interrupted, nothing is lost"):
+        start(tmp_path, "--at-once", "1", "--seconds", "60")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+DRIVER = """
+import sys
+from adaptive.experiments import train_quadformers as script
+script.STUDIES = {"main": {"quadtree": ()}}
+script.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_training_does_not_depend_on_those_before_it(tmp_path, monkeypatch):
+    """Real ones, compiled (in processes where nothing checks shapes, which compilers do not like):
+    the second seed runs programs that were compiled for the first."""
+    for split in ("train", "valid"):
+        make_folder(tmp_path / split, each=4)
+    monkeypatch.setenv("ADAPTIVE_CACHE", str(tmp_path / "cache"))
+    small = [f"data.root={tmp_path}", "data.train=train", "data.valid=valid", "device=cpu"]
+    small += [f"model.size={SIZE}", "model.patch=8", "model.max_patch=32", "train.num_tokens=[7]"]
+    small += [f"+model.vit_settings.{key}={value}" for key, value in VIT["vit_settings"].items()]
+    small += ["train.epochs=2", "train.batch=4", "train.warmup_epochs=0", "train.compile=true"]
+    weights = []
+    for name, seeds in (("both", "01"), ("alone", "1")):
+        files = ["--dir", str(tmp_path / name), "--out", str(tmp_path / f"{name}.json")]
+        arguments = [*files, "--studies", "main", "--seeds", *seeds, "--", *small]
+        subprocess.run([sys.executable, "-c", DRIVER, *arguments], check=True, cwd=ROOT)
+        assert len(json.loads((tmp_path / f"{name}.json").read_text())["trainings"]) == len(seeds)
+        run = tmp_path / name / "main" / "quadtree-1"
+        weights.append(load_file(run / "artifacts" / "export" / "model.safetensors"))
+    assert weights[0].keys() == weights[1].keys()
+    for name, weight in weights[0].items():
+        assert torch.equal(weight, weights[1][name]), name
