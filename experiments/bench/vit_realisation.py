@@ -4,8 +4,8 @@
     python experiments/bench/vit_realisation.py --page --out RESULT.json    # tables alone
     python experiments/bench/vit_realisation.py --vits vit_tiny_patch16_224 --tokens 100 --batch 2
 
-Random weights, 256 pixels, patches of 16 to 64. For each ViT, prior and number of tokens the model
-and its ViT at the full grid take turns; medians of the rounds. On a GPU all is compiled and
+Random weights, 256 pixels, patches of 16 to 64. For each ViT and prior the model at every number of
+tokens and its ViT at the full grid take turns; medians of the rounds. On a GPU all is compiled and
 computed in bfloat16 (autocast), on a CPU eager and in float32. Realisation is the measured speed-up
 over the ratio of FLOPs. The tokenizer's share is told in parts, each measured alone with its inputs
 at hand: prior, selection, and gathering with embedding. What ``--out`` holds is not run again.
@@ -17,7 +17,7 @@ import argparse
 import datetime
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout witho
 
 # Installed as a part of adaptive, which the type checker does not know.
 from adaptive.core import UserError  # noqa: E402
-from adaptive.core.hardware import Clock  # noqa: E402
 from adaptive.core.run import atomic_write_json, environment, resolve_device  # noqa: E402
 from adaptive.core.solvers.quadtree import split_order  # noqa: E402
 from adaptive.experiments.readme_tables import table  # noqa: E402 # pyrefly: ignore[missing-import]
@@ -41,22 +40,43 @@ TOKENS = (49, 64, 100, 121, 169, 196)
 PRIORS = ("gain", "feature")
 SIZE, PATCH = 256, 16
 MODEL, FULL = "model", "full grid"
-PARTS = ("prior", "selection", "gather and embedding")
+PARTS = PRIOR, SELECTION, EMBEDDING = "prior", "selection", "gather and embedding"
 
 
+@torch.no_grad()
 def bench(vit: str, prior: str, tokens: list[int], arguments: argparse.Namespace) -> list[dict]:
-    """A model at several numbers of tokens, its ViT and its tokenizer's parts."""
+    """A model at several numbers of tokens, its ViT and its tokenizer's parts, all in turns."""
     device = arguments.device
-    settings = EvaluateConfig(seconds=arguments.seconds)
+    settings = EvaluateConfig()
     torch.manual_seed(0)
     model = create(vit, 1000, SIZE, PATCH, prior=prior).to(device).eval()
     image_BCHW = torch.rand(arguments.batch, 3, SIZE, SIZE, device=device)
-    clock = make_clock(device, settings)
+    subjects: dict[str, Callable[[], Any]] = {
+        FULL: partial(model.vit, image_BCHW),
+        PRIOR: partial(model.score, image_BCHW),
+    }
+    for number in tokens:
+        subjects |= {at(name, number): call for name, call in parts(model, image_BCHW, number)}
+    if not tokens:
+        return []
+
+    def cast(call: Callable[[], Any]) -> Any:
+        with autocast(device, settings.amp):
+            return call()
+
+    timings = make_clock(device, settings).compare(
+        {name: partial(cast, call) for name, call in subjects.items()},
+        None if device.startswith("cuda") else 1,
+        max_seconds=arguments.seconds * len(tokens),
+    )
     full = model.gmacs(model.geometry.cells)
     rows = []
     for number in tokens:
-        found = measure(model, image_BCHW, number, clock, settings)
         ratio = full / model.gmacs(number)
+        speedup = timings.ratio(FULL, at(MODEL, number)).median
+        found = {name: timings[name] for name in (FULL, PRIOR)}
+        found |= {name: timings[at(name, number)] for name in (MODEL, SELECTION, EMBEDDING)}
+        seconds = {name: timing.median for name, timing in found.items()}
         rows.append(
             {
                 "vit": vit,
@@ -64,55 +84,40 @@ def bench(vit: str, prior: str, tokens: list[int], arguments: argparse.Namespace
                 "tokens": number,
                 "gmacs": model.gmacs(number),
                 "flop_ratio": ratio,
-                "realisation": found["speedup"] / ratio,
-                "images_per_second": arguments.batch / found["seconds"][MODEL],
-                "full_images_per_second": arguments.batch / found["seconds"][FULL],
-                **found,
+                "realisation": speedup / ratio,
+                "images_per_second": arguments.batch / seconds[MODEL],
+                "full_images_per_second": arguments.batch / seconds[FULL],
+                "seconds": seconds,
+                "spread": {name: timing.spread for name, timing in found.items()},
+                "speedup": speedup,
             }
         )
         print(row_text(rows[-1]), flush=True)
     return rows
 
 
-@torch.no_grad()
-def measure(
-    model: Any, image_BCHW: torch.Tensor, tokens: int, clock: Clock, settings: EvaluateConfig
-) -> dict[str, Any]:
-    """Seconds of a batch of everything, and how many times as fast the model is as its ViT."""
-    device = str(image_BCHW.device)
+def at(name: str, tokens: int) -> str:
+    """The name of what depends on the number of tokens."""
+    return f"{name} at {tokens}"
+
+
+def parts(
+    model: Any, image_BCHW: torch.Tensor, tokens: int
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The model at a number of tokens, and what of it depends on that number."""
     score_BS = model.score(image_BCHW)
     node_BN = split_order(score_BS, model.geometry).leaves(tokens).node_BN
-    which_B1 = torch.arange(len(image_BCHW), device=device)[:, None]
+    which_B1 = torch.arange(len(image_BCHW), device=image_BCHW.device)[:, None]
 
-    def select(score_BS: torch.Tensor) -> torch.Tensor:
+    def select() -> torch.Tensor:
         return split_order(score_BS, model.geometry).leaves(tokens).node_BN
 
-    def embed(image_BCHW: torch.Tensor, node_BN: torch.Tensor) -> torch.Tensor:
+    def embed() -> torch.Tensor:
         return model.tokenizer(model.vit, image_BCHW, model.geometry, node_BN, which_B1)
 
-    subjects: dict[str, Callable[[], Any]] = {
-        MODEL: partial(model, image_BCHW, num_tokens=tokens),
-        FULL: partial(model.vit, image_BCHW),
-        "prior": partial(model.score, image_BCHW),
-        "selection": partial(select, score_BS),
-        "gather and embedding": partial(embed, image_BCHW, node_BN),
-    }
-
-    def cast(call: Callable[[], Any]) -> Any:
-        with autocast(device, settings.amp):
-            return call()
-
-    calls = None if device.startswith("cuda") else 1
-    timings = clock.compare(
-        {name: partial(cast, call) for name, call in subjects.items()},
-        calls,
-        max_seconds=settings.seconds,
-    )
-    return {
-        "seconds": {name: timing.median for name, timing in timings.items()},
-        "spread": {name: timing.spread for name, timing in timings.items()},
-        "speedup": timings.ratio(FULL, MODEL).median,
-    }
+    yield MODEL, partial(model, image_BCHW, num_tokens=tokens)
+    yield SELECTION, select
+    yield EMBEDDING, embed
 
 
 def row_text(row: dict[str, Any]) -> str:
