@@ -186,9 +186,14 @@ class HealedLibrary(Library):
     def __init__(self, directory: Path, base: Library):
         super().__init__(directory)
         self.base = base
-        found = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        self.blocks = found["blocks"]
-        self.own = Checkpoint(weight_files(directory))
+        try:
+            found = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+            self.blocks = found["blocks"]
+            self.own = Checkpoint(weight_files(directory))
+        except (OSError, ValueError, KeyError, UserError) as error:
+            raise UserError(
+                f"rounds: {directory} is damaged ({error}); delete {directory.parent} and run again"
+            ) from None
 
     def trunk(self, model: PuzzleForCausalLM) -> dict[str, torch.Tensor]:
         return {name: self.own[name] for name in super().trunk(model)}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_puzzle import library_of
 
-from adaptive.core import Budget, ChoiceProblem, Workload
+from adaptive.core import Budget, ChoiceProblem, UserError, Workload
 from adaptive.llm_puzzle.blocks import BlockOption
 from adaptive.llm_puzzle.checkpoint import save_child
 from adaptive.llm_puzzle.library import HealedLibrary, Library
@@ -143,6 +143,13 @@ def test_a_distilled_child_is_gone_on_from(parent, space, library, healed):
         attention = name.startswith(("model.layers.1.self_attn", "model.layers.1.input_layernorm"))
         wanted = fresh[name.removeprefix("model.layers.1.")] if attention else None
         assert torch.equal(weight, child.get_parameter(name) if wanted is None else wanted), name
+
+
+def test_a_damaged_one_is_named(healed, library, tmp_path):
+    path = tmp_path / "healed" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"^rounds: .*healed is damaged .*; delete .* and run"):
+        HealedLibrary(tmp_path / "healed", library)
 
 
 def test_scores_around_a_distilled_child_predict_its_next_step(
