@@ -286,6 +286,7 @@ def test_a_child_that_is_distilled_is_not_distilled_again(
     assert not (run / "artifacts" / "scores_1" / "gkd.checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_rounds_without_healing_take_the_library_as_it_is(parent_dir, folder, finished, tmp_path):
     run = Path(shutil.copytree(finished.dir, tmp_path / "run"))
     settings = ("search.rounds=2", "search.heal=0", "baselines=[]")
@@ -294,6 +295,7 @@ def test_rounds_without_healing_take_the_library_as_it_is(parent_dir, folder, fi
     assert read(result, "scores_1", "child.json")["tokens"] == 0
 
 
+@pytest.mark.slow
 def test_a_last_child_of_the_library_sees_all_tokens(parent_dir, folder, finished, tmp_path):
     run = Path(shutil.copytree(finished.dir, tmp_path / "run"))
     settings = (*ROUNDS, "search.rounds=2", "search.carry=false", "baselines=[max_params]")
