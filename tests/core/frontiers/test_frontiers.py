@@ -113,6 +113,7 @@ def test_again_nothing_is_done(home, capfd):
     assert words == [f"[{name}] done before, kept" for name in names]
 
 
+@pytest.mark.slow
 def test_a_changed_list_of_values_keeps_the_runs_that_it_still_has(home, monkeypatch):
     run(home)
     monkeypatch.setenv("TOY_TALLY", str(home / "tally"))
@@ -138,6 +139,7 @@ def test_a_part_is_left_out_by_one_override(home):
     assert found["own.points"] == 2 and not any(key.startswith("named") for key in found)
 
 
+@pytest.mark.slow
 def test_several_runs_may_share_their_runs(home):
     shared = f"runs={home / 'shared'}"
     run(home, shared)
@@ -147,6 +149,7 @@ def test_several_runs_may_share_their_runs(home):
     assert json.loads((directory / "run.json").read_text())["attempts"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["parts.own.set.offset=5.0", "seed=3", "device=auto"])
 def test_runs_that_are_shared_differ_in_more_than_their_budget(home, change):
     """A second frontier with other settings has runs of its own, whatever their names."""
@@ -174,6 +177,7 @@ def test_a_directory_of_another_experiment_is_left_as_it_is(home):
     assert all(path.read_bytes() == content for path, content in files.items())
 
 
+@pytest.mark.slow
 def test_what_was_made_on_another_device_is_not_kept(home, monkeypatch):
     run(home, "parts.named=null")
     elsewhere = home / "run" / "runs" / "own" / "items=2"
