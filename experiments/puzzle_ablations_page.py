@@ -11,6 +11,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # Installed as a part of adaptive, which the type checker does not know.
@@ -20,6 +21,7 @@ from adaptive.experiments.puzzle_ablations import (  # pyrefly: ignore[missing-i
     GKD,
     MEASURED,
     MIDDLE,
+    RESULTS,
     ROUNDS,
     SPEEDS,
     STUDIES,
@@ -200,8 +202,8 @@ REMARKS: dict[str, dict[str, tuple[str, ...]]] = {
             "lead astray. Healed ones differ in two ways: what is scored has learnt to do without "
             "what is gone, and the last child goes on from trained weights. What parts the "
             "two, the same children from the library on all tokens, is not measured here yet; on "
-            "[a smaller parent](puzzle_ablations_cpu.md) it was the scores. These children keep "
-            "fewer FFNs than one round's, 9.2 M parameters against 16.3 M.",
+            "[a smaller parent](puzzle_ablations_cpu.md), one seed, it was the scores. These "
+            "children keep fewer FFNs than one round's, 9.2 M parameters against 16.3 M.",
         ),
     },
     "puzzle_tiny": {
@@ -215,8 +217,8 @@ REMARKS: dict[str, dict[str, tuple[str, ...]]] = {
             "lose. With eight times the tokens of global distillation they win "
             "([seed 0, `gkd.tokens=393216`](results/puzzle_rounds_cpu.json)): a loss of 3.881 "
             "against 3.911 of one round and 3.998 of rounds that are not healed. Made of the "
-            "library again and given all tokens the same child ends at 3.883, so it is the scores "
-            "that gain, not the weights that are carried on.",
+            "library again and given all tokens the child ends at 3.883: on this seed it is the "
+            "scores that gain, not the weights that are carried on.",
         ),
     },
 }
@@ -325,11 +327,14 @@ def page(record: dict[str, Any], source: str) -> str:
     name = device.get("name") or record["environment"].get("platform", "")
     runs = [cell for cell in record["cells"].values() if "same_run_as" not in cell]
     seconds = sum(cell["seconds"] for cell in runs)
+    command = "python experiments/puzzle_ablations.py page"
+    if source != RESULTS.name:
+        written = Path(source).with_suffix(".md")
+        command += f" --results experiments/results/{source} --out experiments/{written}"
     parts = [
         "# What each part of Puzzle is worth",
         f"{len(runs)} runs in {seconds / 60:.0f} minutes on {name}; date and commit stand beside "
-        f"each table. Written by `python experiments/puzzle_ablations.py page` "
-        f"from [{source}](results/{source}); measured by\n\n"
+        f"each table. Written by `{command}` from [{source}](results/{source}); measured by\n\n"
         f"```sh\n{record['command']}\n```",
         "Numbers are means over seeds, least and most in brackets; one without is of one "
         "seed. A seed changes the calibration "

@@ -164,7 +164,7 @@ def in_turn(
     """Trains one after the other in this process; returns how many are left."""
     import torch
 
-    os.environ.update({**kept_programs(Path(arguments.dir)), **os.environ})
+    os.environ.update({**surroundings(Path(arguments.dir)), **os.environ})
     dynamo: Any = torch._dynamo.config  # pyrefly: ignore[implicit-import]
     # Programs of all models and budgets stand side by side; beyond the limit nothing is compiled.
     dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 1024
@@ -194,9 +194,13 @@ def in_turn(
     return len(left)
 
 
-def kept_programs(root: Path) -> dict[str, str]:
-    """The environment of a process that keeps what it compiles beside the runs."""
-    return {"TORCHINDUCTOR_CACHE_DIR": str(root.resolve() / ".compiled")}
+def surroundings(root: Path) -> dict[str, str]:
+    """The environment of a process that trains: what it compiles is kept beside the runs, and its
+    memory fits budgets that differ in what they allocate."""
+    return {
+        "TORCHINDUCTOR_CACHE_DIR": str(root.resolve() / ".compiled"),
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }
 
 
 def start(training: Training, common: list[str], root: Path) -> subprocess.Popen[bytes]:
@@ -206,12 +210,8 @@ def start(training: Training, common: list[str], root: Path) -> subprocess.Popen
     command = [sys.executable, "-m", "adaptive.run", f"+exp={RECIPE}"]
     command += [*training.arguments(common), f"hydra.run.dir={directory}"]
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    # Compilers of several trainings share the cores; budgets differ in what they allocate.
-    settings = {
-        **kept_programs(root),
-        "TORCHINDUCTOR_COMPILE_THREADS": "4",
-        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-    }
+    # Compilers of several trainings share the cores.
+    settings = {**surroundings(root), "TORCHINDUCTOR_COMPILE_THREADS": "4"}
     with open(directory / "log.txt", "ab") as log:
         return subprocess.Popen(
             command,

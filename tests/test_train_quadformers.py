@@ -151,9 +151,14 @@ def turns(monkeypatch, tmp_path):
         return SimpleNamespace(run=run)
 
     monkeypatch.setattr(script.adaptive, "load", loaded)
-    before = signal.getsignal(signal.SIGTERM)
-    yield does, order
-    signal.signal(signal.SIGTERM, before)
+    for name, value in script.surroundings(tmp_path).items():  # which the script would leave set
+        monkeypatch.setenv(name, value)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
+    limits = ("recompile_limit", "accumulated_recompile_limit")
+    with torch._dynamo.config.patch({name: getattr(torch._dynamo.config, name) for name in limits}):
+        yield does, order
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_in_turn_a_failure_stops_no_other_and_what_is_done_is_not_done_again(tmp_path, turns):
